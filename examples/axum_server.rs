@@ -3,6 +3,18 @@
 //! `cargo run --example axum_server --features axum`
 //!
 //! It sends requests to its own server over a socket, and prints where each response came from.
+//!
+//! In a crate of your own it needs:
+//!
+//! ```toml
+//! [dependencies]
+//! axum = "0.8"
+//! bytes = "1"
+//! http-body-util = "0.1"
+//! hyper-util = { version = "0.1", features = ["client-legacy", "http1", "tokio"] }
+//! tokio = { version = "1", features = ["full"] }
+//! tower-response-cache = { version = "0.1", features = ["axum"] }
+//! ```
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -4,6 +4,19 @@
 //!
 //! It knows nothing of HTTP and serialization. The trait provides what it does not implement: comparing writes, retention
 //! and expiry.
+//!
+//! In a crate of your own it needs:
+//!
+//! ```toml
+//! [dependencies]
+//! bytes = "1"
+//! futures-util = "0.3"
+//! http = "1"
+//! http-body-util = "0.1"
+//! tokio = { version = "1", features = ["full"] }
+//! tower = { version = "0.5", features = ["util"] }
+//! tower-response-cache = "0.1"
+//! ```
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -4,6 +4,24 @@
 //!
 //! It sends requests to two local servers of its own, one with a self-signed certificate, and prints where each response
 //! came from.
+//!
+//! In a crate of your own it needs:
+//!
+//! ```toml
+//! [dependencies]
+//! bytes = "1"
+//! http = "1"
+//! http-body-util = "0.1"
+//! hyper = { version = "1", features = ["http1", "server"] }
+//! hyper-rustls = { version = "0.27", default-features = false, features = ["http1", "ring"] }
+//! hyper-util = { version = "0.1", features = ["client-legacy", "http1", "tokio"] }
+//! rcgen = { version = "0.14", default-features = false, features = ["crypto", "pem", "ring"] }
+//! rustls = { version = "0.23", default-features = false, features = ["ring", "std"] }
+//! tokio = { version = "1", features = ["full"] }
+//! tokio-rustls = { version = "0.26", default-features = false, features = ["ring"] }
+//! tower = { version = "0.5", features = ["util"] }
+//! tower-response-cache = "0.1"
+//! ```
 
 use std::convert::Infallible;
 use std::sync::Arc;

@@ -3,6 +3,19 @@
 //! `cargo run --example reqwest --features reqwest`
 //!
 //! It sends requests to a local server of its own, and prints where each response came from.
+//!
+//! In a crate of your own it needs:
+//!
+//! ```toml
+//! [dependencies]
+//! bytes = "1"
+//! http = "1"
+//! http-body-util = "0.1"
+//! hyper = { version = "1", features = ["http1", "server"] }
+//! hyper-util = { version = "0.1", features = ["tokio"] }
+//! tokio = { version = "1", features = ["full"] }
+//! tower-response-cache = { version = "0.1", features = ["reqwest"] }
+//! ```
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header};

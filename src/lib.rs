@@ -8,11 +8,14 @@
 //! # Usage
 //! ```
 //! # #[cfg(feature = "memory")] {
-//! use tower::{Layer, ServiceExt, service_fn};
+//! use bytes::Bytes;
+//! use http::Request;
+//! use http_body_util::{BodyExt, Empty};
+//! use tower::{Layer, ServiceExt};
 //! use tower_response_cache::{CacheLayer, storage::MemoryStorage};
-//! # use http::{Request, Response};
-//! # use http_body_util::{BodyExt, Empty, Full};
-//! # use bytes::Bytes;
+//! # use http::Response;
+//! # use http_body_util::Full;
+//! # use tower::service_fn;
 //! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
 //! # let client = service_fn(|_: Request<Empty<Bytes>>| async {
 //! #     Ok::<_, http::Error>(Response::builder().header("cache-control", "max-age=60").body(Full::new(Bytes::from("hello")))?)

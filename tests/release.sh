@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Checks a release, in addition to tests/run.sh: the package, the docs as docs.rs builds them, the features in their
 # combinations, the oldest Rust and the oldest dependencies, licences and sources, and the changes of the API. It also
-# compares the cache with its model for a million seeds (tests/model), runs the bench `peers` briefly, and runs the recipes for other crates.
+# compares the cache with its model for a million seeds (tests/model), runs the bench `peers` briefly, runs the recipes for other
+# crates, and compiles each of them in a new package against the packaged crate.
 #
 # A maintainer runs it before a release, with everything committed. CI does not run it. It publishes nothing.
 #
@@ -91,9 +92,9 @@ package() {
 
   # Everything in git except CI and the crates with dependencies of their own, so that the tests and pages that the docs
   # name are there too.
-  git ls-files | grep -vE '^(\.ci|benches/peers|examples/recipes)/|^\.gitignore$' | sort >"$scratch/wanted"
+  git ls-files | grep -vE '^(\.ci|benches/peers|tests/recipes)/|^\.gitignore$' | sort >"$scratch/wanted"
   cargo package --list | grep -vxE '\.cargo_vcs_info\.json|Cargo\.toml\.orig' | sort >"$scratch/packaged"
-  diff "$scratch/wanted" "$scratch/packaged" || fail "the package (>) differs from the files in git without .ci, benches/peers and examples/recipes (<)"
+  diff "$scratch/wanted" "$scratch/packaged" || fail "the package (>) differs from the files in git without .ci, benches/peers and tests/recipes (<)"
   for name in LICENSE-MIT LICENSE-APACHE README.md CHANGELOG.md Cargo.lock; do
     [ -s "$root/$name" ] || fail "the package has no $name"
   done
@@ -243,9 +244,42 @@ peers() {
 # --- recipes for other crates ----------------------------------------------------------------------------------------
 # tests/run.sh does not build them.
 recipes() {
-  cargo fmt --check --manifest-path examples/recipes/Cargo.toml
-  RUSTFLAGS="-D warnings" cargo clippy --quiet --locked --all-targets --manifest-path examples/recipes/Cargo.toml
-  cargo test --quiet --locked --manifest-path examples/recipes/Cargo.toml
+  cargo fmt --check --manifest-path tests/recipes/Cargo.toml
+  RUSTFLAGS="-D warnings" cargo clippy --quiet --locked --all-targets --manifest-path tests/recipes/Cargo.toml
+  cargo test --quiet --locked --manifest-path tests/recipes/Cargo.toml
+}
+
+# Compiles each example and recipe that lists its dependencies in a new package, with these dependencies and the packaged
+# crate, as a person does who copies the file.
+copies() {
+  committed
+  cargo package --no-verify --quiet
+  local version file name folder dependencies count=0 wrong=""
+  version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | sed -n 1p)
+  tar -xzf "$target/package/tower-response-cache-$version.crate" -C "$scratch"
+  for file in "$scratch/tower-response-cache-$version"/examples/{,recipes/}*.rs; do
+    dependencies=$(sed -n '\|^//! ```toml$|,\|^//! ```$|{ s,^//! ,,; /^```/d; p; }' "$file")
+    [ -n "$dependencies" ] || continue
+    name=$(basename "$file" .rs)
+    folder=$scratch/copies/$name
+    mkdir -p "$folder/src"
+    if grep -q '^async fn main' "$file"; then cp "$file" "$folder/src/main.rs"; else cp "$file" "$folder/src/lib.rs"; fi
+    cat >"$folder/Cargo.toml" <<TOML
+[package]
+name = "copy-of-${name//_/-}"
+edition = "2024"
+
+$dependencies
+
+[patch.crates-io]
+tower-response-cache = { path = "$scratch/tower-response-cache-$version" }
+TOML
+    RUSTFLAGS="-D warnings" CARGO_TARGET_DIR=$target/copies cargo check --quiet --manifest-path "$folder/Cargo.toml" || wrong+=" $name"
+    count=$((count + 1))
+  done
+  echo "$count files"
+  [ "$count" -ge 12 ] || fail "files that list their dependencies are missing"
+  [ -z "$wrong" ] || fail "these do not compile with the dependencies that they list:$wrong"
 }
 
 # --- steps -----------------------------------------------------------------------------------------------------------
@@ -265,6 +299,7 @@ step "changes of the API" api
 step "types of other crates in the API" external_types
 step "the bench of peers, briefly" peers
 step "recipes for other crates" recipes
+step "examples and recipes, each copied to a new package" copies
 step "the model, a million seeds" model
 
 # --- totals ----------------------------------------------------------------------------------------------------------

@@ -5,13 +5,17 @@ use http::Uri;
 pub const USAGE: &str = "\
 usage: quickstart [--storage STORAGE] [--fresh] [URL …]
 
-Fetches each URL three times through the cache, and prints where each response came from.
+Fetches each URL three times through the cache, and prints where each response
+came from.
 
-  --storage STORAGE  where responses are stored: the path of a SQLite file, memory, or an address such as
-                     redis://localhost/0?cache_name=app (needs the feature redis);
-                     default: tower-response-cache/quickstart.sqlite in the user's cache directory
+  --storage STORAGE  where responses are stored: the path of a SQLite file,
+                     memory, or an address such as
+                     redis://localhost/0?cache_name=app (needs the feature
+                     redis); default: tower-response-cache/quickstart.sqlite in
+                     the user's cache directory
   --fresh            clears the storage first
-  URL                an http or https URL; default: files of this repository, served by a local server";
+  URL                an http or https URL; default: files of this repository,
+                     served by a local server";
 
 pub struct Arguments {
     pub storage: String,

@@ -13,65 +13,95 @@ use crate::pace::Slowest;
 pub const USAGE: &str = "\
 usage: reverse_proxy --origin URL [option …]
 
-Forwards requests to an origin, and answers them from the cache where RFC 9111 permits it.
+Forwards requests to an origin, and answers them from the cache where RFC 9111
+permits it.
 
-  --origin URL          where requests are sent: http or https, a host, and a port if it is not the usual one
-  --origin-http2        speaks HTTP/2 to an http origin, which has to know it; an https origin chooses it in TLS, when the
-                        proxy connects for the first time (102 and 103 are relayed from HTTP/1 only)
+  --origin URL          where requests are sent: http or https, a host, and a
+                        port if it is not the usual one
+  --origin-http2        speaks HTTP/2 to an http origin, which has to know it;
+                        an https origin chooses it in TLS, when the proxy
+                        connects for the first time (102 and 103 are relayed
+                        from HTTP/1 only)
   --origin-http1        never speaks HTTP/2 to the origin
-  --origin-ca FILE      trusts the authorities in this file (PEM) for an https origin, instead of the public ones that
-                        the proxy knows; the system's are often in /etc/ssl/certs/ca-certificates.crt
-  --listen ADDR         the address to listen on, for HTTP/1 and HTTP/2; port 0 takes any free port;
-                        default: 127.0.0.1:8080
-  --tls-cert FILE       listens for TLS instead, with this certificate and its chain (PEM) …
-  --tls-key FILE        … and its key (PEM); SIGHUP reads both anew, and keeps the old ones if they cannot be used
+  --origin-ca FILE      trusts the authorities in this file (PEM) for an https
+                        origin, instead of the public ones that the proxy knows;
+                        the system's are often in
+                        /etc/ssl/certs/ca-certificates.crt; a self-signed
+                        certificate is trusted itself if it says CA:FALSE
+  --listen ADDR         the address to listen on, for HTTP/1 and HTTP/2; port 0
+                        takes any free port; default: 127.0.0.1:8080
+  --tls-cert FILE       listens for TLS instead, with this certificate and its
+                        chain (PEM) …
+  --tls-key FILE        … and its key (PEM); SIGHUP reads both anew, and keeps
+                        the old ones if they cannot be used
   --threads N           the number of worker threads; default: one per core
 
 The cache:
-  --storage STORAGE     where responses are stored: memory, the path of a SQLite file, or an address such as
-                        redis://localhost/0?cache_name=app (needs the feature redis); default: memory
+  --storage STORAGE     where responses are stored: memory, the path of a SQLite
+                        file, or an address such as
+                        redis://localhost/0?cache_name=app (needs the feature
+                        redis); default: memory
   --shared              a shared cache, for many users (the default)
   --private             a private cache, for one user
-  --fetch-whole         fetches and stores the whole response where a client asks for a range of one that is not
-                        stored; without it, such requests are forwarded and not stored
-  --store-parts         stores the ranges that clients ask for, and asks the origin only for bytes that are missing
-  --slices SIZE         fetches long bodies in slices of this length, such as 4MiB, each once for all clients; it
-                        includes --store-parts
-  --resume N            asks the origin at most this often for the rest of a body that breaks off, by Range and
-                        If-Range, while clients wait for it; default: 0
+  --fetch-whole         fetches and stores the whole response where a client
+                        asks for a range of one that is not stored; without it,
+                        such requests are forwarded and not stored
+  --store-parts         stores the ranges that clients ask for, and asks the
+                        origin only for bytes that are missing
+  --slices SIZE         fetches long bodies in slices of this length, such as
+                        4MiB, each once for all clients; it includes
+                        --store-parts
+  --resume N            asks the origin at most this often for the rest of a body
+                        that breaks off, by Range and If-Range, while clients
+                        wait for it; default: 0
 
 Limits (times in seconds):
-  --max-connections N   how many connections of clients are open at most; further ones wait to be accepted;
-                        default: 4096, or less than half of the files that the process may open
-  --head-timeout S      how long a client may take for the head of a request and for TLS; default: 30
-  --idle-timeout S      how long a connection may be without a request; default: 75
-  --client-timeout S    how long a client may keep the proxy waiting for the content of its request, or for taking
-                        the response, unless it moves --min-rate on average; default: 60 (the system takes 128 KiB
-                        of a response at once: a client that reads less than that in this time is too slow as well)
-  --min-rate BYTES      the bytes per second that a client has to move while the proxy waits for it; with 0 any byte
-                        within --client-timeout is enough; default: 500
-  --timeout S           how long the origin may take to begin its response, and send nothing in the middle of it;
-                        default: 60
-  --grace S             how long requests may go on after SIGTERM or SIGINT, and then the storing of responses;
-                        default: 10
+  --max-connections N   how many connections of clients are open at most;
+                        further ones wait to be accepted; default: 4096, or less
+                        than half of the files that the process may open
+  --head-timeout S      how long a client may take for the head of a request and
+                        for TLS; default: 30
+  --idle-timeout S      how long a connection may be without a request; default:
+                        75
+  --client-timeout S    how long a client may keep the proxy waiting for the
+                        content of its request, or for taking the response,
+                        unless it moves --min-rate on average; default: 60 (the
+                        system takes 128 KiB of a response at once: a client
+                        that reads less than that in this time is too slow as
+                        well)
+  --min-rate BYTES      the bytes per second that a client has to move while the
+                        proxy waits for it; with 0 any byte within
+                        --client-timeout is enough; default: 500
+  --timeout S           how long the origin may take to begin its response, and
+                        send nothing in the middle of it; default: 60
+  --grace S             how long requests may go on after SIGTERM or SIGINT, and
+                        then the storing of responses; default: 10
 
 What it tells:
-  --access-log FORMAT   writes a line for each request: combined (as Apache and nginx do, then the field Cache-Status
-                        and the seconds that it took) or json
-  --access-log-file F   appends these lines to a file, which SIGHUP opens anew; default: standard output
-  --metrics ADDR        serves metrics for Prometheus at http://ADDR/metrics (those of the cache need the feature
-                        metrics); reverse_proxy_responses_total counts where responses came from, so that this is
-                        the share that needed nothing of the origin:
-                        sum(rate(reverse_proxy_responses_total{from=\"cache\"}[5m]))
+  --access-log FORMAT   writes a line for each request: combined (as Apache and
+                        nginx do, then the field Cache-Status and the seconds
+                        that it took) or json
+  --access-log-file F   appends these lines to a file, which SIGHUP opens anew;
+                        default: standard output
+  --metrics ADDR        serves metrics for Prometheus at http://ADDR/metrics
+                        (those of the cache need the feature metrics);
+                        reverse_proxy_responses_total counts where responses
+                        came from, so that this is the share that needed nothing
+                        of the origin:
+                          sum(rate(reverse_proxy_responses_total
+                                   {from=\"cache\"}[5m]))
                           / sum(rate(reverse_proxy_responses_total[5m]))
-  --admin ADDR          serves the administration of the cache at http://ADDR/: a page for a browser, an API, PURGE
-                        and BAN (needs the feature admin); it is without TLS: choose an address that only this machine
-                        reaches; it demands a token of at least 16 bytes, as a bearer or as the password of any user …
-  --admin-token FILE    … which is the first line of this file; without this option it is the value of the variable
-                        ADMIN_TOKEN
+  --admin ADDR          serves the administration of the cache at http://ADDR/:
+                        a page for a browser, an API, PURGE and BAN (needs the
+                        feature admin); it is without TLS: choose an address
+                        that only this machine reaches; it demands a token of at
+                        least 16 bytes, as a bearer or as the password of any
+                        user …
+  --admin-token FILE    … which is the first line of this file; without this
+                        option it is the value of the variable ADMIN_TOKEN
 
-The log goes to standard error. The variable RUST_LOG filters it: debug, or warn,tower_response_cache=debug, and so on;
-default: info.";
+The log goes to standard error. The variable RUST_LOG filters it: debug, or
+warn,tower_response_cache=debug, and so on; default: info.";
 
 pub struct Arguments {
     pub mode: Mode,

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::ServerConfig;
 use rustls::crypto::ring;
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
 
@@ -55,13 +55,25 @@ fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor, String> {
         |path: &Path, error: &dyn std::fmt::Display| format!("cannot use {}: {error}", path.display());
     let chain = CertificateDer::pem_file_iter(certificate).map_err(|error| unusable(certificate, &error))?;
     let chain = chain.collect::<Result<Vec<_>, _>>().map_err(|error| unusable(certificate, &error))?;
-    let secret = PrivateKeyDer::from_pem_file(key).map_err(|error| unusable(key, &error))?;
+    if chain.is_empty() {
+        return Err(unusable(certificate, &"it has no certificate in PEM"));
+    }
+    let secret = PrivateKeyDer::from_pem_file(key).map_err(|error| match error {
+        pem::Error::NoItemsFound => unusable(key, &"it has no private key in PEM"),
+        error => unusable(key, &error),
+    })?;
     let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?
         .with_no_client_auth()
         .with_single_cert(chain, secret)
-        .map_err(|error| unusable(certificate, &error))?;
+        .map_err(|error| match error {
+            rustls::Error::InconsistentKeys(_) => unusable(
+                key,
+                &format_args!("it is not the key of the certificate in {}", certificate.display()),
+            ),
+            error => unusable(certificate, &error),
+        })?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
 }

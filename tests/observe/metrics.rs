@@ -29,8 +29,11 @@ fn recorder() -> PrometheusRecorder {
 
 /// Runs `test` with its own recorder. Returns the rendered metrics.
 fn rendered(test: impl AsyncFnOnce()) -> String {
-    let (recorder, runtime) =
-        (recorder(), tokio::runtime::Builder::new_current_thread().enable_all().build());
+    rendered_by(tokio::runtime::Builder::new_current_thread().enable_all(), test)
+}
+
+fn rendered_by(runtime: &mut tokio::runtime::Builder, test: impl AsyncFnOnce()) -> String {
+    let (recorder, runtime) = (recorder(), runtime.build());
     metrics::with_local_recorder(&recorder, || runtime.unwrap().block_on(test()));
     recorder.handle().render()
 }
@@ -266,7 +269,9 @@ impl Storage for CountingUsage {
 fn storage_bytes_gauge_is_updated_occasionally() {
     let asked = std::sync::Arc::<std::sync::atomic::AtomicU64>::default();
     let storage = CountingUsage(MemoryStorage::new(), std::sync::Arc::clone(&asked));
-    let text = rendered(async || {
+    let asked = || asked.load(std::sync::atomic::Ordering::SeqCst);
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let text = rendered_by(runtime.enable_all().start_paused(true), async || {
         let origin = Origin::always(Response::builder().header("cache-control", "max-age=600"), "a");
         let cache = Fixture::with(origin, storage, |builder| builder);
         for number in 0..100 {
@@ -274,15 +279,19 @@ fn storage_bytes_gauge_is_updated_occasionally() {
             cache.get("http://example.com/0").await;
             cache.layer.idle().await;
         }
+        assert_eq!(asked(), 1);
+        // The responses that were stored since are reported once more, without a further request.
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!(asked(), 2);
         cache.clock.advance(Duration::from_secs(6));
         for _ in 0..10 {
             cache.get("http://example.com/0").await; // hits do not call `usage`
         }
         cache.layer.idle().await;
-        assert_eq!(asked.load(std::sync::atomic::Ordering::SeqCst), 1);
+        assert_eq!(asked(), 2);
         cache.get("http://example.com/new").await;
         cache.layer.idle().await;
     });
-    assert_eq!(sample(&text, "http_cache_storage_bytes", &[]), Some(101.0));
+    assert_eq!(sample(&text, "http_cache_storage_bytes", &[]), Some(102.0));
     assert_eq!(sample(&text, "http_cache_storage_max_bytes", &[]), Some(1000.0));
 }

@@ -46,6 +46,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 #[cfg(feature = "metrics")]
 use std::sync::atomic::{AtomicU64, Ordering};
+#[cfg(feature = "metrics")]
+use std::time::Duration;
 
 use self::changes::Changes;
 use self::guard::Guarded;
@@ -73,9 +75,30 @@ pub(crate) use self::selectors::HiddenFields;
 pub(crate) use self::selectors::{forget_content, is_by_content};
 pub(crate) use self::writer::{Part, PlaceholderWrite, Warming, WriteError, Writer};
 
-/// The minimum time between two readings of the storage's usage, in milliseconds. A reading may be a scan of the storage.
+/// The minimum time between two readings of the storage's usage. A reading may be a scan of the storage.
 #[cfg(feature = "metrics")]
-const USAGE_INTERVAL: u64 = 5_000;
+const USAGE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The readings of the storage's usage, which all partitions share.
+#[cfg(feature = "metrics")]
+#[derive(Default)]
+struct UsageReadings {
+    /// When the usage was read last, in milliseconds since the epoch.
+    last: AtomicU64,
+    /// A task waits to read it for the responses that were stored since.
+    is_planned: AtomicBool,
+}
+
+/// A task that is going to read the usage, until it is dropped: when it begins to read, or when its runtime goes away.
+#[cfg(feature = "metrics")]
+struct PlannedReading(Arc<UsageReadings>);
+
+#[cfg(feature = "metrics")]
+impl Drop for PlannedReading {
+    fn drop(&mut self) {
+        self.0.is_planned.store(false, Ordering::Relaxed);
+    }
+}
 
 /// The records of one cache.
 ///
@@ -114,9 +137,8 @@ pub(crate) struct Records<S: Storage> {
     pub(crate) number: u64,
     /// The random id of this cache, which tells it from the caches of other processes.
     pub(crate) id: [u8; 16],
-    /// When the usage was read last, in milliseconds since the epoch.
     #[cfg(feature = "metrics")]
-    usage_reported: Arc<AtomicU64>,
+    usage_readings: Arc<UsageReadings>,
     /// The records of the layer, if this is a partition of it.
     root: Option<Arc<Self>>,
 }
@@ -142,7 +164,7 @@ impl<S: Storage> Records<S> {
             number,
             id: random_id(),
             #[cfg(feature = "metrics")]
-            usage_reported: Arc::default(),
+            usage_readings: Arc::default(),
             root: None,
             config,
             observer,
@@ -175,7 +197,7 @@ impl<S: Storage> Records<S> {
             number,
             id: self.id,
             #[cfg(feature = "metrics")]
-            usage_reported: Arc::clone(&self.usage_reported),
+            usage_readings: Arc::clone(&self.usage_readings),
             root: Some(Arc::clone(root)),
             config,
         }
@@ -207,25 +229,47 @@ impl<S: Storage> Records<S> {
         within(timeout, self.storage.inner().close()).await
     }
 
-    /// Spawns a task that reports how much the storage holds, unless that was reported recently.
+    /// Spawns a task that reports how much the storage holds: at once, or later if that was reported recently.
     #[cfg(feature = "metrics")]
     fn report_usage(self: &Arc<Self>) {
         let now = self.config.clock.now().as_millis();
-        let shown = self.usage_reported.load(Ordering::Relaxed);
-        let is_due = shown == 0 || now < shown || now - shown >= USAGE_INTERVAL;
+        let last = self.usage_readings.last.load(Ordering::Relaxed);
+        let is_due = last == 0 || now < last || now - last >= USAGE_INTERVAL.as_millis() as u64;
         // Of several tasks that find it due, only the one whose exchange succeeds reads the usage. Relaxed, since the time
         // publishes no other memory.
         let order = Ordering::Relaxed;
-        if !is_due || self.usage_reported.compare_exchange(shown, now, order, order).is_err() {
+        if is_due && self.usage_readings.last.compare_exchange(last, now, order, order).is_ok() {
+            let records = Arc::clone(self);
+            // In a task, so that no response waits for the reading.
+            self.tasks.spawn(async move { records.read_usage().await });
             return;
         }
-        let records = Arc::clone(self);
-        // In a task, so that no response waits for the reading.
-        self.tasks.spawn(async move {
-            if let Ok(usage) = records.usage().await {
-                records.observer.report_usage(usage);
+        // The last response of many is reported too: without this, the gauge would show the first one until the next burst.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        if self.usage_readings.is_planned.swap(true, order) {
+            return;
+        }
+        let planned = PlannedReading(Arc::clone(&self.usage_readings));
+        // It holds no storage open. It is not counted as a task of the cache either, since `idle` need not wait for a gauge.
+        let records = Arc::downgrade(self);
+        runtime.spawn(async move {
+            tokio::time::sleep(USAGE_INTERVAL).await;
+            // Before the reading, so that a response that it may miss plans the next one.
+            drop(planned);
+            if let Some(records) = records.upgrade() {
+                let now = records.config.clock.now().as_millis();
+                records.usage_readings.last.store(now, order);
+                records.read_usage().await;
             }
         });
+    }
+
+    /// Reports how much the storage holds, if it knows.
+    #[cfg(feature = "metrics")]
+    async fn read_usage(&self) {
+        if let Ok(usage) = self.usage().await {
+            self.observer.report_usage(usage);
+        }
     }
 
     #[cfg(not(feature = "metrics"))]

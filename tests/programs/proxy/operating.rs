@@ -337,10 +337,21 @@ fn certificate_is_read_anew_unless_it_is_broken() {
     assert!(text.contains(" WARN ") && text.contains("cert.pem"), "{text}");
     assert_eq!(shown(&proxy.address, &old), Ok(old.to_vec()));
 
+    std::fs::write(&certificate, "no PEM").unwrap();
+    signal(&proxy, "-HUP");
+    let text = line(&mut log, "the certificate stays");
+    assert!(text.contains("cert.pem: it has no certificate"), "{text}");
+
     let new = certify(&certificate, &folder.path().join("other.pem"));
     signal(&proxy, "-HUP"); // the key is still that of the old certificate
-    line(&mut log, "the certificate stays");
+    let text = line(&mut log, "the certificate stays");
+    assert!(text.contains("key.pem: it is not the key of the certificate in"), "{text}");
     assert_eq!(shown(&proxy.address, &old), Ok(old.to_vec()));
+
+    std::fs::copy(&certificate, &key).unwrap();
+    signal(&proxy, "-HUP");
+    let text = line(&mut log, "the certificate stays");
+    assert!(text.contains("key.pem: it has no private key"), "{text}");
 
     std::fs::rename(folder.path().join("other.pem"), &key).unwrap();
     signal(&proxy, "-HUP");

@@ -1,4 +1,15 @@
 //! OpenID Connect discovery.
+//!
+//! ```toml
+//! [dependencies]
+//! bytes = "1"
+//! http = "1"
+//! http-body-util = "0.1"
+//! openidconnect = { version = "4", default-features = false }
+//! reqwest = "0.13"
+//! tower = { version = "0.5", features = ["util"] }
+//! tower-response-cache = { version = "0.1", features = ["reqwest"] }
+//! ```
 
 use http_body_util::{BodyExt, Full};
 use openidconnect::core::CoreProviderMetadata;
@@ -8,7 +19,7 @@ use tower_response_cache::Cache;
 use tower_response_cache::reqwest::HttpService;
 use tower_response_cache::storage::Storage;
 
-use crate::Error;
+type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// An error of the client, which openidconnect wants to be an `std::error::Error`.
 #[derive(Debug)]

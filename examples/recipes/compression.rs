@@ -2,6 +2,13 @@
 //!
 //! Below, each coding is a variant of its own (`Vary: Accept-Encoding`): it is compressed once, and takes room for each coding.
 //! Above, one plain variant is stored, and each hit is compressed anew.
+//!
+//! ```toml
+//! [dependencies]
+//! axum = "0.8"
+//! tower-http = { version = "0.7", features = ["compression-gzip"] }
+//! tower-response-cache = { version = "0.1", features = ["axum"] }
+//! ```
 
 use axum::Router;
 use axum::http::header;

@@ -2,6 +2,18 @@
 //!
 //! The provider says by `max-age` how long its keys may be reused. The cache needs no refresh task: a stale set is
 //! refreshed in the background, and goes on being used while the provider is down.
+//!
+//! ```toml
+//! [dependencies]
+//! bytes = "1"
+//! http = "1"
+//! http-body-util = "0.1"
+//! jsonwebtoken = { version = "10", default-features = false, features = ["rust_crypto", "use_pem"] }
+//! reqwest = "0.13"
+//! serde_json = "1"
+//! tower = { version = "0.5", features = ["util"] }
+//! tower-response-cache = { version = "0.1", features = ["reqwest"] }
+//! ```
 
 use std::time::Duration;
 
@@ -16,7 +28,7 @@ use tower_response_cache::reqwest::HttpService;
 use tower_response_cache::storage::MemoryStorage;
 use tower_response_cache::{Cache, CacheLayer};
 
-use crate::Error;
+type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// Verifies tokens by the keys of one provider.
 #[derive(Clone)]

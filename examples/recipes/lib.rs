@@ -1,6 +1,7 @@
 //! The cache in the stacks of other crates.
 //!
-//! Each recipe is a function to copy, and a test that runs it against a server on this machine.
+//! Each recipe is a file to copy, with the lines for your `Cargo.toml` at its head, and a test that runs it against a server
+//! on this machine.
 //!
 //! | recipe | what it saves |
 //! |---|---|
@@ -24,6 +25,3 @@ pub mod sessions;
 
 #[cfg(test)]
 mod server;
-
-/// The error of a recipe: any.
-pub type Error = Box<dyn std::error::Error + Send + Sync>;

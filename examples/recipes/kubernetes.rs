@@ -2,6 +2,13 @@
 //!
 //! The API server sends `no-cache, private` with most responses. Rules say what may be reused all the same, such as the
 //! discovery documents that many tools fetch again for each command.
+//!
+//! ```toml
+//! [dependencies]
+//! k8s-openapi = { version = "0.29", default-features = false, features = ["latest"] } # kube needs one version of the API
+//! kube = { version = "5", default-features = false, features = ["client"] }
+//! tower-response-cache = "0.1"
+//! ```
 
 use std::time::Duration;
 
@@ -11,7 +18,7 @@ use tower_response_cache::adapt::ShareLayer;
 use tower_response_cache::storage::Storage;
 use tower_response_cache::{CacheLayer, Rule, Rules};
 
-use crate::Error;
+type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// Returns a client that asks for discovery documents at most once in ten minutes.
 ///

@@ -2,6 +2,15 @@
 //!
 //! gRPC sends each call by POST, and says nothing about lifetimes. So the cache is told which method may be reused and for how
 //! long. A call is told apart by its content. A failed call is never stored.
+//!
+//! ```toml
+//! [dependencies]
+//! http = "1"
+//! tonic = { version = "0.14", default-features = false, features = ["channel"] }
+//! tonic-health = "0.14"
+//! tower = "0.5"
+//! tower-response-cache = { version = "0.1", features = ["content-keys"] }
+//! ```
 
 use std::time::Duration;
 
@@ -13,7 +22,7 @@ use tower::Layer;
 use tower_response_cache::storage::Storage;
 use tower_response_cache::{Cache, CacheLayer, Rule, Rules};
 
-use crate::Error;
+type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// Returns a layer that keeps the responses of one method for ten seconds.
 ///

@@ -1,6 +1,14 @@
 //! GitHub's API by octocrab.
 //!
 //! GitHub sends an entity tag with each response, and a request that is answered 304 does not count against the rate limit.
+//!
+//! ```toml
+//! [dependencies]
+//! http = "1"
+//! hyper-util = { version = "0.1", features = ["client-legacy", "http1", "tokio"] }
+//! octocrab = { version = "0.54", default-features = false, features = ["default-client", "jwt-rust-crypto", "rustls", "rustls-ring"] }
+//! tower-response-cache = "0.1"
+//! ```
 
 use http::Uri;
 use hyper_util::client::legacy::Client;
@@ -11,7 +19,7 @@ use octocrab::{AuthState, OctoBody, Octocrab, OctocrabBuilder};
 use tower_response_cache::CacheLayer;
 use tower_response_cache::storage::Storage;
 
-use crate::Error;
+type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// Returns a client whose responses are cached.
 ///

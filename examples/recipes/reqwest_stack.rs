@@ -2,6 +2,15 @@
 //!
 //! Tracing stands above the cache, so that hits are traced too. Retries stand below it, so that a response that was fetched
 //! after a retry is stored like any other.
+//!
+//! ```toml
+//! [dependencies]
+//! reqwest = "0.13"
+//! reqwest-middleware = "0.5"
+//! reqwest-retry = "0.9"
+//! reqwest-tracing = "0.7"
+//! tower-response-cache = { version = "0.1", features = ["reqwest"] }
+//! ```
 
 use reqwest::header::HeaderMap;
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware};
@@ -12,7 +21,7 @@ use tower_response_cache::CacheLayer;
 use tower_response_cache::reqwest::{CacheMiddleware, FollowRedirects};
 use tower_response_cache::storage::Storage;
 
-use crate::Error;
+type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// Returns a client that traces, follows redirects, caches and retries.
 ///

@@ -3,6 +3,13 @@
 //! A page that depends on the session must say `private` or `no-store`, and then a shared cache does not store it. The
 //! cache stands below the session layer: pages that are for everyone are served from it, and the session's cookie is added to
 //! the response after it left the cache, so that no user gets the cookie of another.
+//!
+//! ```toml
+//! [dependencies]
+//! axum = "0.8"
+//! tower-response-cache = { version = "0.1", features = ["axum"] }
+//! tower-sessions = "0.15"
+//! ```
 
 use axum::Router;
 use axum::http::header;
