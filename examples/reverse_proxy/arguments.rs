@@ -34,6 +34,9 @@ The cache:
   --private             a private cache, for one user
   --fetch-whole         fetches and stores the whole response where a client asks for a range of one that is not
                         stored; without it, such requests are forwarded and not stored
+  --tag-fields NAMES    the response fields that hold tags, separated by commas, such as surrogate-key,cache-tag,xkey;
+                        the administration removes all responses with one tag; default: none, so that purging a tag
+                        reaches nothing; give all proxies on one storage the same fields
 
 Limits (times in seconds):
   --max-connections N   how many connections of clients are open at most; further ones wait to be accepted;
@@ -80,6 +83,7 @@ pub struct Arguments {
     pub threads: Option<usize>,
     pub shared: bool,
     pub fetches_whole: bool,
+    pub tag_fields: Vec<String>,
     pub limits: Limits,
     pub access_log: Option<(Format, Option<PathBuf>)>,
     pub metrics: Option<String>,
@@ -114,6 +118,7 @@ impl Arguments {
             threads: None,
             shared: true,
             fetches_whole: false,
+            tag_fields: Vec::new(),
             limits,
             access_log: None,
             metrics: None,
@@ -156,6 +161,9 @@ impl Arguments {
                 "--shared" => arguments.shared = true,
                 "--private" => arguments.shared = false,
                 "--fetch-whole" => arguments.fetches_whole = true,
+                "--tag-fields" => {
+                    arguments.tag_fields.extend(value()?.split(',').map(|name| name.trim().to_owned()));
+                }
                 "--max-connections" => limits.connections = number(option, &value()?, 1, 1_000_000)?,
                 "--head-timeout" => limits.head = seconds(option, &value()?)?,
                 "--idle-timeout" => limits.idle = seconds(option, &value()?)?,

@@ -37,6 +37,7 @@ pub fn cache_layer<S: Storage>(
     storage: S,
     shared: bool,
     fetches_whole: bool,
+    tag_fields: &[String],
 ) -> tower_response_cache::Result<CacheLayer<S>> {
     CacheLayer::builder(storage)
         // The cache holds several chunks of each body that it is storing. Short chunks cost a server with many slow clients
@@ -44,6 +45,7 @@ pub fn cache_layer<S: Storage>(
         .chunk_bytes(32 * 1024)
         .shared(shared)
         .fetch_whole_for_range(fetches_whole)
+        .tag_fields(tag_fields)
         .stale_when_disconnected(true)
         .status_in_extensions(false)
         .status_field(fields::NAME)

@@ -141,7 +141,8 @@ async fn proxy<S: Storage>(arguments: Arguments, storage: S) -> Result<(), Strin
     let limits = arguments.limits;
     let origin = Origin::new(url, limits.origin, arguments.speaks, arguments.authorities.as_deref())?;
     let host = origin.host();
-    let layer = front::cache_layer(storage, arguments.shared, arguments.fetches_whole)
+    let Arguments { shared, fetches_whole, tag_fields, .. } = &arguments;
+    let layer = front::cache_layer(storage, *shared, *fetches_whole, tag_fields)
         .map_err(|error| error.to_string())?;
     let cache = layer.layer(origin);
     #[cfg(feature = "admin")]

@@ -48,7 +48,7 @@ impl Proxy {
         let url = format!("http://127.0.0.1:{origin_port}").parse().unwrap();
         let origin = Origin::new(&url, limits.origin, speaks, None).unwrap();
         let host = origin.host();
-        let layer = cache_layer(MemoryStorage::new(), true, false).unwrap();
+        let layer = cache_layer(MemoryStorage::new(), true, false, &[]).unwrap();
         let front = std::sync::Arc::new(Front::new(layer.layer(origin), host, limits.client));
         let (stop, stopped) = oneshot::channel::<()>();
         let stopped = async move { drop(stopped.await) };
