@@ -184,6 +184,9 @@ impl<S: Storage> Admin<S> {
     ///
     /// It contains the cache of the handle. An administrator can make it send GET requests for any URL.
     ///
+    /// A service that takes several kinds of request bodies, such as axum's `Router`, needs one of them to be named:
+    /// `warm_with::<_, axum::body::Body, _>(router)`.
+    ///
     /// Default: none, and `POST /api/v1/warm` is answered with 501.
     pub fn warm_with<T, Q, B>(mut self, service: T) -> Self
     where
