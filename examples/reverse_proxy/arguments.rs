@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::Uri;
 
 use crate::access_log::Format;
+use crate::front::Ranges;
 use crate::limits::Limits;
 use crate::origin::Speaks;
 use crate::pace::Slowest;
@@ -54,6 +55,11 @@ The cache:
   --resume N            asks the origin at most this often for the rest of a body
                         that breaks off, by Range and If-Range, while clients
                         wait for it; default: 0
+  --tag-fields NAMES    the response fields that hold tags, separated by commas,
+                        such as surrogate-key,cache-tag,xkey; the administration
+                        removes all responses with one tag; default: none, so
+                        that purging a tag reaches nothing; give all proxies on
+                        one storage the same fields
 
 Limits (times in seconds):
   --max-connections N   how many connections of clients are open at most;
@@ -115,22 +121,12 @@ pub struct Arguments {
     pub threads: Option<usize>,
     pub shared: bool,
     pub ranges: Ranges,
+    pub tag_fields: Vec<String>,
     pub limits: Limits,
     pub access_log: Option<(Format, Option<PathBuf>)>,
     pub metrics: Option<String>,
     /// The address of the administration, and the file with its token.
     pub admin: Option<(String, Option<PathBuf>)>,
-}
-
-/// What happens to ranges of bodies, and to bodies that break off.
-#[derive(Clone, Copy, Default)]
-pub struct Ranges {
-    pub fetches_whole: bool,
-    pub stores_parts: bool,
-    /// In bytes, or zero.
-    pub slices: u64,
-    /// How often the rest of a body is asked for.
-    pub resume: u32,
 }
 
 pub enum Mode {
@@ -160,6 +156,7 @@ impl Arguments {
             threads: None,
             shared: true,
             ranges: Ranges::default(),
+            tag_fields: Vec::new(),
             limits,
             access_log: None,
             metrics: None,
@@ -206,6 +203,9 @@ impl Arguments {
                 "--store-parts" => arguments.ranges.stores_parts = true,
                 "--slices" => arguments.ranges.slices = size(option, &value()?)?,
                 "--resume" => arguments.ranges.resume = number(option, &value()?, 0, 1_000)? as u32,
+                "--tag-fields" => {
+                    arguments.tag_fields.extend(value()?.split(',').map(|name| name.trim().to_owned()));
+                }
                 "--max-connections" => limits.connections = number(option, &value()?, 1, 1_000_000)?,
                 "--head-timeout" => limits.head = seconds(option, &value()?)?,
                 "--idle-timeout" => limits.idle = seconds(option, &value()?)?,

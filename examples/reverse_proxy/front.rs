@@ -19,7 +19,6 @@ use tower_response_cache::storage::Storage;
 use tower_response_cache::{Cache, CacheBody, CacheFuture, CacheLayer, Outcome};
 
 use crate::answer::{Answer, plain};
-use crate::arguments::Ranges;
 use crate::backlog::FromOrigin;
 use crate::download::Download;
 use crate::fields;
@@ -31,6 +30,17 @@ use crate::pace::Slowest;
 use crate::server::Respond;
 use crate::upload::Upload;
 
+/// What happens to ranges of bodies, and to bodies that break off.
+#[derive(Clone, Copy, Default)]
+pub struct Ranges {
+    pub fetches_whole: bool,
+    pub stores_parts: bool,
+    /// In bytes, or zero.
+    pub slices: u64,
+    /// How often the rest of a body is asked for.
+    pub resume: u32,
+}
+
 /// Builds the cache with the settings of a proxy.
 ///
 /// The status goes into the Cache-Status field only: nothing here reads the extensions.
@@ -38,6 +48,7 @@ pub fn cache_layer<S: Storage>(
     storage: S,
     shared: bool,
     ranges: Ranges,
+    tag_fields: &[String],
 ) -> tower_response_cache::Result<CacheLayer<S>> {
     CacheLayer::builder(storage)
         // The cache holds several chunks of each body that it is storing. Short chunks cost a server with many slow clients
@@ -48,6 +59,7 @@ pub fn cache_layer<S: Storage>(
         .store_parts(ranges.stores_parts)
         .slices(ranges.slices)
         .resume(ranges.resume)
+        .tag_fields(tag_fields)
         .stale_when_disconnected(true)
         .status_in_extensions(false)
         .status_field(fields::NAME)

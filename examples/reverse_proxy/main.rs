@@ -141,8 +141,9 @@ async fn proxy<S: Storage>(arguments: Arguments, storage: S) -> Result<(), Strin
     let limits = arguments.limits;
     let origin = Origin::new(url, limits.origin, arguments.speaks, arguments.authorities.as_deref())?;
     let host = origin.host();
+    let Arguments { shared, ranges, tag_fields, .. } = &arguments;
     let layer =
-        front::cache_layer(storage, arguments.shared, arguments.ranges).map_err(|error| error.to_string())?;
+        front::cache_layer(storage, *shared, *ranges, tag_fields).map_err(|error| error.to_string())?;
     let cache = layer.layer(origin);
     #[cfg(feature = "admin")]
     if let Some((address, token)) = &arguments.admin {

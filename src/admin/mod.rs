@@ -20,7 +20,6 @@
 //! storage since it was opened, the stored responses to search and sort, one of them with all that is known of it, and
 //! buttons that ask before they remove anything. The README has pictures of it.
 //!
-//!
 //! # Who may do what
 //! Every request is put to the function that you give: also those for the page's own files, and those for paths that do not
 //! exist. A refused request gets 401 and learns nothing else. [`token`] makes such a function from a secret, which a program
@@ -48,10 +47,20 @@
 //! | `GET tags` | counts the responses of each tag and group |
 //! | `GET statistics` | numbers since the cache was built |
 //! | `GET storage` | the bytes in the storage, and whether it works |
-//! | `POST purge/url`, `purge/matching`, `purge/tag`, `purge/group` | deletes responses, or makes them stale (`"soft": true`) |
-//! | `POST purge/all` | the same for all responses; needs `"confirm": true` |
-//! | `POST warm` | fetches URLs, if [`Admin::warm_with`] was called |
+//! | `POST purge/url` | deletes the responses of a URL: `{"url": "https://example.com/a"}` |
+//! | `POST purge/matching` | … those that match conditions as for `entries`: `{"matching": {"url": "example.com/**"}}` |
+//! | `POST purge/tag` | … those with a tag: `{"tag": "news"}` |
+//! | `POST purge/group` | … those in a group of an origin: `{"origin": "https://example.com", "name": "g"}` |
+//! | `POST purge/all` | … all of them: `{"confirm": true}` |
+//! | `POST warm` | fetches `{"urls": ["https://example.com/a"]}`, if [`Admin::warm_with`] was called |
 //! | `POST verify`, `GET verify` | begins to check all stored responses, and says how far that is |
+//!
+//! With `"soft": true` the requests to `purge` make responses stale instead of deleting them.
+//!
+//! Tags are those that the cache knows: without [`tag_fields`](crate::CacheLayerBuilder::tag_fields),
+//! [`tags_of`](crate::CacheLayerBuilder::tags_of), [`Rule::tag`](crate::Rule::tag) or
+//! [`CacheOptions::tags`](crate::CacheOptions::tags) no response has one, and a purge of a tag reaches nothing. Its answer does not
+//! say so, since the responses of a tag are not counted.
 //!
 //! A page of `entries` or `tags` reads the heads of the whole storage once, and holds no more of them than it returns. At most
 //! four such requests read at once; others wait.
@@ -174,6 +183,9 @@ impl<S: Storage> Admin<S> {
     /// Sets the service through which URLs are warmed.
     ///
     /// It contains the cache of the handle. An administrator can make it send GET requests for any URL.
+    ///
+    /// A service that takes several kinds of request bodies, such as axum's `Router`, needs one of them to be named:
+    /// `warm_with::<_, axum::body::Body, _>(router)`.
     ///
     /// Default: none, and `POST /api/v1/warm` is answered with 501.
     pub fn warm_with<T, Q, B>(mut self, service: T) -> Self

@@ -108,6 +108,9 @@ impl<S: Storage> CacheHandle<S> {
     /// Layers above the cache count as for any request. What became of a response is read from the status in its extensions:
     /// without one, as with [`status_in_extensions(false)`](crate::CacheLayerBuilder::status_in_extensions) or where a request
     /// does not pass the cache, it counts as not stored.
+    ///
+    /// A service that takes several kinds of request bodies, such as axum's `Router`, needs one of them to be named:
+    /// `handle.warm::<_, axum::body::Body>(router)`.
     pub fn warm<Svc, ReqB>(&self, service: Svc) -> Warmer<'_, S, Svc, ReqB>
     where
         Svc: Service<Request<ReqB>> + Clone,

@@ -8,6 +8,7 @@ mod copying;
 mod destinations;
 mod expiring;
 mod finding;
+mod late;
 mod listing;
 #[path = "../support/mod.rs"]
 mod support;

@@ -118,6 +118,12 @@ impl<S: Storage> Records<S> {
         // asked again by the next use.
         self.tasks.drive(async move {
             let records = &moving.records;
+            // A record that is being written would bring the time along that it had before this use.
+            for key in [head_key, key] {
+                if let Some(chain) = records.in_flight.chain(key) {
+                    chain.over().await;
+                }
+            }
             // The head first, which must outlive its variants. If the storage fails, all stays as it is.
             if let Some(head) = &head
                 && records.retain_head(head_key, head, until).await.is_err()

@@ -236,6 +236,19 @@ impl Chain {
         state.written.contains(&stamp) || state.index_of(stamp).is_some()
     }
 
+    /// Waits until the chain has no element left to write.
+    pub(crate) async fn over(&self) {
+        loop {
+            let mut progress = std::pin::pin!(self.progress.notified());
+            // Registers before the chain is looked at, so that progress between the two is not missed.
+            progress.as_mut().enable();
+            if self.lock().elements.is_empty() {
+                return;
+            }
+            progress.await;
+        }
+    }
+
     /// Ends the chain, so that none of its elements is written any more.
     fn end(&self) {
         {

@@ -1,5 +1,6 @@
 //! The administration of the proxy's cache, asked by curl.
 
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::Command;
 
 use super::clients::run;
@@ -55,6 +56,47 @@ fn curl_administers_the_cache() {
         // The administration is at its own address only, and the token is in no log.
         assert!(!proxy.get("/api/v1/entries").contains("matching"));
         assert!(!stopped(proxy, log).contains(TOKEN) && !told.contains(TOKEN));
+    }
+}
+
+/// Serves responses with a tag until the test ends, one connection after the other.
+fn origin_with_tags() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = BufReader::new(stream.unwrap());
+            // To the empty line that ends the head.
+            while stream.by_ref().lines().next().is_some_and(|line| !line.unwrap().is_empty()) {}
+            let response = "HTTP/1.1 200 OK\r\nCache-Control: max-age=600\r\nSurrogate-Key: news\r\n\
+                            Content-Length: 0\r\nConnection: close\r\n\r\n";
+            let _ = stream.into_inner().write_all(response.as_bytes());
+        }
+    });
+    format!("http://{address}")
+}
+
+#[test]
+fn tags_of_the_origin_are_purged() {
+    let origin = origin_with_tags();
+    let arguments =
+        ["--origin", &origin, "--admin", "127.0.0.1:0", "--tag-fields", "cache-tag, surrogate-key"];
+    for (soft, expected) in [("0", "fwd=uri-miss"), ("1", "fwd=stale")] {
+        let mut command = program();
+        command.env("ADMIN_TOKEN", TOKEN);
+        let (proxy, mut log) = logged(command, &arguments);
+        let told = line(&mut log, "administration on ");
+        let admin = told.trim_end().split_once("administration on ").unwrap().1;
+        assert!(proxy.get("/a").contains("fwd=uri-miss"));
+        assert!(proxy.get("/a").contains("; hit"));
+        let fields =
+            ["-H", &format!("Authorization: Bearer {TOKEN}"), "-H", &format!("Fastly-Soft-Purge: {soft}")];
+        let purge = ["-X", "PURGE", "-H", "Surrogate-Key: news", admin];
+        let Some(purged) = curl(&[&fields[..], &purge].concat()) else { return };
+        assert!(purged.ends_with(" 200"), "{purged}");
+        let answer = proxy.get("/a");
+        assert!(answer.contains(expected), "{answer}");
+        stopped(proxy, log);
     }
 }
 

@@ -14,7 +14,7 @@ use tower_response_cache::CacheLayer;
 use tower_response_cache::storage::MemoryStorage;
 
 use super::peer::{Head, Peer, patiently};
-use crate::front::{Front, cache_layer};
+use crate::front::{Front, Ranges, cache_layer};
 use crate::limits::Limits;
 use crate::origin::{Origin, Speaks};
 use crate::server::Server;
@@ -48,7 +48,7 @@ impl Proxy {
         let url = format!("http://127.0.0.1:{origin_port}").parse().unwrap();
         let origin = Origin::new(&url, limits.origin, speaks, None).unwrap();
         let host = origin.host();
-        let layer = cache_layer(MemoryStorage::new(), true, false, 0).unwrap();
+        let layer = cache_layer(MemoryStorage::new(), true, Ranges::default(), &[]).unwrap();
         let front = std::sync::Arc::new(Front::new(layer.layer(origin), host, limits.client));
         let (stop, stopped) = oneshot::channel::<()>();
         let stopped = async move { drop(stopped.await) };
