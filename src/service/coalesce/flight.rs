@@ -14,10 +14,10 @@
 //!
 //! # Why a request does not miss a response that was just stored
 //!
-//! The response is announced first, then its flight leaves the map, which increments `ended_flights` and notes the entry. A
-//! request that looked in the storage before, and finds no flight afterwards, sees that one of its entry has ended, and looks
-//! again. Flights of other entries do not concern it: with many misses at a time, some end during every lookup, and each of
-//! the misses would ask the storage twice.
+//! The response is announced first, then its flight leaves the map, which increments `ended_flights` and notes the entries at
+//! which the response may be stored. A request that looked in the storage before, and finds no flight afterwards, sees that
+//! one of its entry has ended, and looks again. Flights of other entries do not concern it: with many misses at a time, some
+//! end during every lookup, and each of the misses would ask the storage twice.
 //!
 //! # Locks
 //!
@@ -53,7 +53,7 @@ pub(crate) struct Flights<T> {
     running: Mutex<Running<T>>,
     /// The number of the next flight.
     next: AtomicU64,
-    /// The number of flights that have left the map.
+    /// The number of flights that have left the map. One that concerns two entries counts twice.
     ///
     /// SeqCst, as the announced writes are: a request that reads the count, and then looks in the storage, must not see the
     /// two in another order.
@@ -64,7 +64,7 @@ pub(crate) struct Flights<T> {
 struct Running<T> {
     /// By key, each with its number.
     map: Map<T>,
-    /// The entries of the flights that have ended last, in a ring: that of flight `n` is at `n % MAX_NOTED`.
+    /// The entries of the flights that have ended last, in a ring: the entry with number `n` is at `n % MAX_NOTED`.
     ///
     /// The first bytes of an entry are enough, since they are those of a hash. If two are alike, a request looks once more.
     ended: Vec<u32>,
@@ -99,6 +99,8 @@ struct Waiter<'a> {
 struct Registration<T> {
     flights: Arc<Flights<T>>,
     at: Key,
+    /// The other key at which the response may be stored, or the same.
+    own: Key,
     number: u64,
 }
 
@@ -143,11 +145,12 @@ impl<T> Flights<T> {
 
     /// Joins the flight for a key, or becomes the leader of a new one.
     ///
-    /// `ended_flights` is the count before the last lookup of the request, and `seen` the stamp that it saw. A flight with an
-    /// outcome that `is_joinable` refuses counts as ended.
+    /// `own` is another key at which the response may be stored, or the same. `ended_flights` is the count before the last
+    /// lookup of the request, and `seen` the stamp that it saw. A flight with an outcome that `is_joinable` refuses counts as
+    /// ended.
     pub(crate) fn join(
         self: &Arc<Self>,
-        at: Key,
+        (at, own): (Key, Key),
         seen: SeenStamp,
         ended_flights: u64,
         may_lead: bool,
@@ -179,7 +182,7 @@ impl<T> Flights<T> {
             return Joined::Independent;
         }
         let number = self.next.fetch_add(1, Ordering::SeqCst);
-        let registration = Registration { flights: Arc::clone(self), at, number };
+        let registration = Registration { flights: Arc::clone(self), at, own, number };
         // With room for the stamps of both placeholders that a leader may write.
         let mut stamps = Vec::with_capacity(3);
         stamps.push(seen);
@@ -195,7 +198,8 @@ impl<T> Flights<T> {
         running.map.insert(at, (number, Arc::downgrade(&flight)));
         // Under the lock, because the count is incremented under it: a flight that has ended since the lookup is either
         // counted here, or was found in the map above.
-        let looks_again = has_ended || running.has_ended_since(at, ended_flights, self.ended_flights());
+        let now = self.ended_flights();
+        let looks_again = has_ended || running.has_ended_since([at, own], ended_flights, now);
         drop(running);
         let ticket =
             Ticket { registration, flight: Arc::downgrade(&flight), is_published: false, looks_again };
@@ -203,12 +207,15 @@ impl<T> Flights<T> {
     }
 
     /// Removes a flight from the map, and counts it as ended.
-    fn remove(&self, at: Key, number: u64) {
+    fn remove(&self, Registration { at, own, number, .. }: &Registration<T>) {
         let mut running = self.lock();
         // A retired flight may have a successor at its key by now, which must stay.
-        if running.map.get(&at).is_some_and(|(existing, _)| *existing == number) {
-            running.map.remove(&at);
-            running.note_ended(at, self.ended_flights.fetch_add(1, Ordering::SeqCst));
+        if running.map.get(at).is_some_and(|(existing, _)| existing == number) {
+            running.map.remove(at);
+            running.note_ended(*at, self.ended_flights.fetch_add(1, Ordering::SeqCst));
+            if own.entry != at.entry {
+                running.note_ended(*own, self.ended_flights.fetch_add(1, Ordering::SeqCst));
+            }
         }
     }
 
@@ -233,8 +240,8 @@ impl<T> Running<T> {
         }
     }
 
-    /// Returns whether a flight of a key's entry may have ended since the count was `before`. It is `now` by now.
-    fn has_ended_since(&self, at: Key, before: u64, now: u64) -> bool {
+    /// Returns whether a flight of the keys' entries may have ended since the count was `before`. It is `now` by now.
+    fn has_ended_since(&self, keys: [Key; 2], before: u64, now: u64) -> bool {
         let len = self.ended.len();
         let since = usize::try_from(now.saturating_sub(before)).unwrap_or(usize::MAX);
         if since > len {
@@ -244,7 +251,8 @@ impl<T> Running<T> {
         let end = if len < MAX_NOTED { len } else { (now % MAX_NOTED as u64) as usize };
         let first = end.saturating_sub(since);
         let rest = since - (end - first);
-        self.ended[first..end].contains(&note(at)) || self.ended[len - rest..].contains(&note(at))
+        let notes = keys.map(note);
+        self.ended[first..end].iter().chain(&self.ended[len - rest..]).any(|noted| notes.contains(noted))
     }
 }
 
@@ -395,14 +403,14 @@ impl<T: Default> Drop for Ticket<T> {
 
 impl<T> Clone for Registration<T> {
     fn clone(&self) -> Self {
-        Self { flights: Arc::clone(&self.flights), at: self.at, number: self.number }
+        Self { flights: Arc::clone(&self.flights), ..*self }
     }
 }
 
 impl<T> Registration<T> {
     /// Removes the flight from the map.
     fn remove(&self) {
-        self.flights.remove(self.at, self.number);
+        self.flights.remove(self);
     }
 }
 
@@ -425,7 +433,7 @@ mod tests {
 
     /// Leads a flight, and returns whether its leader looks again. `before` is the count before its lookup.
     fn fly(flights: &Arc<Flights<()>>, at: Key, before: u64) -> bool {
-        match flights.join(at, None, before, true, |()| true) {
+        match flights.join((at, at), None, before, true, |()| true) {
             Joined::Lead(_, ticket) => ticket.looks_again,
             _ => panic!("no flight is running"),
         }
@@ -444,6 +452,19 @@ mod tests {
             assert!(fly(&flights, variant, before));
             assert!(!fly(&flights, key(round), flights.ended_flights()));
         }
+    }
+
+    #[test]
+    fn leader_looks_again_after_a_flight_that_may_store_at_its_key() {
+        let flights = Arc::new(Flights::<()>::default());
+        drop(flights.join((key(1), key(2)), None, 0, true, |()| true));
+        assert!(fly(&flights, key(2), 0) && fly(&flights, key(1), 0) && !fly(&flights, key(3), 0));
+        let before = flights.ended_flights();
+        fly(&flights, key(4), before);
+        let Joined::Lead(_, ticket) = flights.join((key(5), key(4)), None, before, true, |()| true) else {
+            panic!("no flight is running")
+        };
+        assert!(ticket.looks_again);
     }
 
     #[test]

@@ -265,7 +265,9 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
                 let Some(role) = self.flight_role() else { break };
                 let (at, seen) = flight_key(&self.state.snapshot, &self.state.need);
                 let (flights, before) = (&self.state.shared.flights, self.state.ended_flights);
-                match flights.join(at, seen, before, role.may_lead, FlightOutcome::is_joinable) {
+                // A response that is for its own query alone is stored there.
+                let keys = (at, self.state.snapshot.own().head);
+                match flights.join(keys, seen, before, role.may_lead, FlightOutcome::is_joinable) {
                     Joined::Independent => break,
                     // Returns instead of continuing the loop: the exchange that leads may have a fetcher of another type.
                     Joined::Lead(flight, ticket) => {
