@@ -64,11 +64,11 @@ impl RawDynamoDb {
 }
 
 impl Raw for RawDynamoDb {
-    async fn get(&self, number: u64) -> Bytes {
+    async fn get(&self, number: u64) -> Option<Bytes> {
         let key = AttributeValue::N(number.to_string());
         let request = self.client.get_item().table_name(&self.table).key("k", key).consistent_read(true);
-        match request.send().await.unwrap().item.unwrap().remove("v").unwrap() {
-            AttributeValue::B(value) => value.into_inner().into(),
+        match request.send().await.unwrap().item?.remove("v").unwrap() {
+            AttributeValue::B(value) => Some(value.into_inner().into()),
             other => panic!("{other:?}"),
         }
     }

@@ -7,8 +7,8 @@
 //! - A **read** reads one record from the storage, without a cache. The raw driver reads a value of the same length.
 //! - A **hit** is a request through the layer. Other tasks run while its response is held, and then its body is read.
 //!   The raw driver reads a value of the same length.
-//! - A **miss** is a request through the layer whose response is stored. The raw driver writes a value of the same
-//!   length.
+//! - A **miss** is a request through the layer whose response is stored. The raw driver looks for a value that it does not
+//!   have, and then writes one of the same length.
 //!
 //! Requests go through 200 URLs in turn. The layer and the driver are measured alternately, five times each, and the
 //! medians are printed. Only the ratios can be compared between machines.
@@ -43,6 +43,8 @@ use raw::{Raw, RawMemory, RawRedis, RawSqlite};
 ///
 /// It is large enough that a row has left the processor's cache when it is requested again.
 pub const ROWS: usize = 200;
+/// The first of the numbers that the raw drivers have no value for.
+const ABSENT: u64 = 1 << 40;
 const SIZES: [(usize, &str); 3] = [(1024, "1 KiB"), (64 * 1024, "64 KiB"), (1024 * 1024, "1 MiB")];
 
 fn record_key(number: usize) -> Key {
@@ -88,7 +90,7 @@ async fn measure<S: Storage, R: Raw>(name: &str, size: &str, plan: Plan, pair: A
             move |number: usize| {
                 let pair = Arc::clone(&pair);
                 async move {
-                    let value = pair.raw.get((number % ROWS) as u64).await;
+                    let value = pair.raw.get((number % ROWS) as u64).await.unwrap();
                     tokio::task::yield_now().await; // holds the value while other tasks run, as `read_held` does
                     assert_eq!(value.len(), pair.body.len());
                 }
@@ -133,7 +135,10 @@ async fn measure<S: Storage, R: Raw>(name: &str, size: &str, plan: Plan, pair: A
         let own = shared();
         let raw_set = move |number: usize| {
             let pair = Arc::clone(&own);
-            async move { pair.raw.set(1000 + (number % 1000) as u64, pair.body.clone()).await }
+            async move {
+                assert!(pair.raw.get(ABSENT + number as u64).await.is_none());
+                pair.raw.set(1000 + (number % 1000) as u64, pair.body.clone()).await;
+            }
         };
         let settle = || {
             let layer = pair.layer.clone();

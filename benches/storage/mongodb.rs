@@ -36,10 +36,10 @@ impl RawMongoDb {
 }
 
 impl Raw for RawMongoDb {
-    async fn get(&self, number: u64) -> Bytes {
-        let mut found = self.values.find_one(doc! { "_id": number as i64 }).await.unwrap().unwrap();
+    async fn get(&self, number: u64) -> Option<Bytes> {
+        let mut found = self.values.find_one(doc! { "_id": number as i64 }).await.unwrap()?;
         match found.remove("value").unwrap() {
-            Bson::Binary(value) => value.bytes.into(),
+            Bson::Binary(value) => Some(value.bytes.into()),
             other => panic!("{other:?}"),
         }
     }

@@ -9,11 +9,12 @@ use bytes::Bytes;
 use quick_cache::sync::Cache;
 use tower_response_cache::storage::redis::redis::aio::MultiplexedConnection;
 use tower_response_cache::storage::redis::redis::{self, Client};
+use tower_response_cache::storage::sqlite::rusqlite::OptionalExtension;
 use tower_response_cache::storage::sqlite::tokio_rusqlite::{self, Connection};
 
 /// A driver that stores bytes under a number.
 pub trait Raw: Send + Sync + 'static {
-    fn get(&self, number: u64) -> impl Future<Output = Bytes> + Send;
+    fn get(&self, number: u64) -> impl Future<Output = Option<Bytes>> + Send;
     fn set(&self, number: u64, value: Bytes) -> impl Future<Output = ()> + Send;
 }
 
@@ -26,8 +27,8 @@ impl RawMemory {
 }
 
 impl Raw for RawMemory {
-    async fn get(&self, number: u64) -> Bytes {
-        self.0.get(&number).unwrap()
+    async fn get(&self, number: u64) -> Option<Bytes> {
+        self.0.get(&number)
     }
 
     async fn set(&self, number: u64, value: Bytes) {
@@ -52,12 +53,13 @@ impl RawSqlite {
 }
 
 impl Raw for RawSqlite {
-    async fn get(&self, number: u64) -> Bytes {
+    async fn get(&self, number: u64) -> Option<Bytes> {
         let read = self.0.call(move |connection| {
             let mut statement = connection.prepare_cached("SELECT v FROM v WHERE k = ?1")?;
-            statement.query_row([number as i64], |row| row.get::<_, Vec<u8>>(0))
+            statement.query_row([number as i64], |row| row.get::<_, Vec<u8>>(0)).optional()
         });
-        read.await.map_err(|error: tokio_rusqlite::Error| error.to_string()).unwrap().into()
+        let found = read.await.map_err(|error: tokio_rusqlite::Error| error.to_string()).unwrap();
+        found.map(Bytes::from)
     }
 
     async fn set(&self, number: u64, value: Bytes) {
@@ -99,10 +101,11 @@ impl RawRedis {
 }
 
 impl Raw for RawRedis {
-    async fn get(&self, number: u64) -> Bytes {
+    async fn get(&self, number: u64) -> Option<Bytes> {
         let key = format!("{}:{number}", self.name);
-        let value: Vec<u8> = redis::cmd("GET").arg(key).query_async(&mut self.connection()).await.unwrap();
-        value.into()
+        let mut get = redis::cmd("GET");
+        let found: Option<Vec<u8>> = get.arg(key).query_async(&mut self.connection()).await.unwrap();
+        found.map(Bytes::from)
     }
 
     async fn set(&self, number: u64, value: Bytes) {

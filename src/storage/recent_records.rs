@@ -59,7 +59,7 @@ impl RecentRecords {
     ///
     /// # Errors
     /// As [`Record::from_bytes`].
-    #[cfg_attr(not(any(feature = "redis", feature = "mongodb", feature = "dynamodb")), allow(dead_code))]
+    #[cfg_attr(not(any(feature = "redis", feature = "dynamodb")), allow(dead_code))]
     pub(super) fn read(&self, key: Key, value: Vec<u8>, start: usize) -> Result<Record> {
         let header = match self.find(key, value.get(start..).unwrap_or_default()) {
             Ok(known) => return Ok(known),
@@ -74,7 +74,7 @@ impl RecentRecords {
     ///
     /// # Errors
     /// As [`Record::from_bytes`].
-    #[cfg_attr(not(feature = "sqlite"), allow(dead_code))]
+    #[cfg_attr(not(any(feature = "sqlite", feature = "mongodb")), allow(dead_code))]
     pub(super) fn read_slice(&self, key: Key, bytes: &[u8]) -> Result<Record> {
         match self.find(key, bytes) {
             Ok(known) => Ok(known),

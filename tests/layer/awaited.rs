@@ -96,6 +96,34 @@ async fn hit_takes_one_read() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn misses_of_other_urls_cost_no_read() {
+    let (cache, storage) = fixture();
+    let other = |number: usize| format!("{A}?{number}");
+    cache.get(&other(0)).await;
+    storage.reads();
+    let request = held(&cache, &storage).await;
+    for number in 1..10 {
+        assert_eq!(cache.get(&other(number)).await.word(), "miss");
+    }
+    assert_eq!(released(request, &storage).await.word(), "miss");
+    assert_eq!(storage.reads(), 10, "one for each request");
+}
+
+#[tokio::test(start_paused = true)]
+async fn response_stored_during_the_read_is_found() {
+    let (cache, storage) = fixture();
+    let request = held(&cache, &storage).await;
+    // Stored, and followed by misses of other URLs.
+    for uri in [A, "http://example.com/b", "http://example.com/c"] {
+        assert_eq!(cache.get(uri).await.word(), "miss");
+    }
+    cache.layer.idle().await;
+    let answer = released(request, &storage).await;
+    assert_eq!((answer.word(), &answer.body[..]), ("hit", &b"version 1"[..]));
+    assert_eq!(cache.origin.count(), 3);
+}
+
+#[tokio::test(start_paused = true)]
 async fn validation_uses_the_first_read() {
     let storage = Late::new();
     let fields = [("cache-control", "max-age=60"), ("etag", "\"a\"")];

@@ -14,8 +14,10 @@
 //!
 //! # Why a request does not miss a response that was just stored
 //!
-//! The response is announced first, then its flight leaves the map, which increments `ended_flights`. A request that looked
-//! in the storage before, and finds no flight afterwards, sees that the count has changed, and looks again.
+//! The response is announced first, then its flight leaves the map, which increments `ended_flights` and notes the entries at
+//! which the response may be stored. A request that looked in the storage before, and finds no flight afterwards, sees that
+//! one of its entry has ended, and looks again. Flights of other entries do not concern it: with many misses at a time, some
+//! end during every lookup, and each of the misses would ask the storage twice.
 //!
 //! # Locks
 //!
@@ -41,17 +43,31 @@ pub(crate) type SeenStamp = Option<Stamp>;
 /// Keys are hashes already, so that the quick hasher is enough. It is seeded at random, as that of std.
 type Map<T> = HashMap<Key, (u64, Weak<Flight<T>>), RandomState>;
 
+/// How many ended flights are noted. If more have ended during a lookup, any of them may have been of its entry.
+///
+/// It is far above the number of requests that usually wait for a storage at the same time, and the notes take 16 KiB.
+const MAX_NOTED: usize = 4096;
+
 /// The flights that requests may join.
 pub(crate) struct Flights<T> {
-    /// By key, each with its number.
-    map: Mutex<Map<T>>,
+    running: Mutex<Running<T>>,
     /// The number of the next flight.
     next: AtomicU64,
-    /// The number of flights that have left the map.
+    /// The number of flights that have left the map. One that concerns two entries counts twice.
     ///
     /// SeqCst, as the announced writes are: a request that reads the count, and then looks in the storage, must not see the
     /// two in another order.
     ended_flights: AtomicU64,
+}
+
+/// The flights in the map, and the last ones that have left it.
+struct Running<T> {
+    /// By key, each with its number.
+    map: Map<T>,
+    /// The entries of the flights that have ended last, in a ring: the entry with number `n` is at `n % MAX_NOTED`.
+    ///
+    /// The first bytes of an entry are enough, since they are those of a hash. If two are alike, a request looks once more.
+    ended: Vec<u32>,
 }
 
 /// One fetch that requests may share.
@@ -83,6 +99,8 @@ struct Waiter<'a> {
 struct Registration<T> {
     flights: Arc<Flights<T>>,
     at: Key,
+    /// The other key at which the response may be stored, or the same.
+    own: Key,
     number: u64,
 }
 
@@ -112,7 +130,8 @@ pub(crate) struct Ticket<T: Default> {
 
 impl<T> Default for Flights<T> {
     fn default() -> Self {
-        Self { map: Mutex::default(), next: AtomicU64::new(0), ended_flights: AtomicU64::new(0) }
+        let running = Running { map: Map::default(), ended: Vec::new() };
+        Self { running: Mutex::new(running), next: AtomicU64::new(0), ended_flights: AtomicU64::new(0) }
     }
 }
 
@@ -126,11 +145,12 @@ impl<T> Flights<T> {
 
     /// Joins the flight for a key, or becomes the leader of a new one.
     ///
-    /// `ended_flights` is the count before the last lookup of the request, and `seen` the stamp that it saw. A flight with an
-    /// outcome that `is_joinable` refuses counts as ended.
+    /// `own` is another key at which the response may be stored, or the same. `ended_flights` is the count before the last
+    /// lookup of the request, and `seen` the stamp that it saw. A flight with an outcome that `is_joinable` refuses counts as
+    /// ended.
     pub(crate) fn join(
         self: &Arc<Self>,
-        at: Key,
+        (at, own): (Key, Key),
         seen: SeenStamp,
         ended_flights: u64,
         may_lead: bool,
@@ -142,8 +162,8 @@ impl<T> Flights<T> {
         // Declared before the guard, so that it is dropped after it: it may be the last reference to its flight, whose `drop`
         // takes the lock.
         let existing;
-        let mut map = self.lock();
-        existing = map.get(&at).and_then(|(_, flight)| flight.upgrade());
+        let mut running = self.lock();
+        existing = running.map.get(&at).and_then(|(_, flight)| flight.upgrade());
         // The only place where the locks of a flight are taken under that of the map. The other order never occurs.
         let is_open = |flight: &Flight<T>| flight.lock_outcome().as_ref().is_none_or(&is_joinable);
         let mut has_ended = false;
@@ -162,7 +182,7 @@ impl<T> Flights<T> {
             return Joined::Independent;
         }
         let number = self.next.fetch_add(1, Ordering::SeqCst);
-        let registration = Registration { flights: Arc::clone(self), at, number };
+        let registration = Registration { flights: Arc::clone(self), at, own, number };
         // With room for the stamps of both placeholders that a leader may write.
         let mut stamps = Vec::with_capacity(3);
         stamps.push(seen);
@@ -175,35 +195,71 @@ impl<T> Flights<T> {
             wakers: Arc::default(),
         });
         // Weak, so that a fetch is dropped when no task waits for it any more.
-        map.insert(at, (number, Arc::downgrade(&flight)));
-        // Read under the lock, because the count is incremented under it: a flight that has ended since the lookup is either
+        running.map.insert(at, (number, Arc::downgrade(&flight)));
+        // Under the lock, because the count is incremented under it: a flight that has ended since the lookup is either
         // counted here, or was found in the map above.
-        let looks_again = has_ended || self.ended_flights() != ended_flights;
-        drop(map);
+        let now = self.ended_flights();
+        let looks_again = has_ended || running.has_ended_since([at, own], ended_flights, now);
+        drop(running);
         let ticket =
             Ticket { registration, flight: Arc::downgrade(&flight), is_published: false, looks_again };
         Joined::Lead(flight, ticket)
     }
 
     /// Removes a flight from the map, and counts it as ended.
-    fn remove(&self, at: Key, number: u64) {
-        let mut map = self.lock();
+    fn remove(&self, Registration { at, own, number, .. }: &Registration<T>) {
+        let mut running = self.lock();
         // A retired flight may have a successor at its key by now, which must stay.
-        if map.get(&at).is_some_and(|(existing, _)| *existing == number) {
-            map.remove(&at);
-            self.ended_flights.fetch_add(1, Ordering::SeqCst);
+        if running.map.get(at).is_some_and(|(existing, _)| existing == number) {
+            running.map.remove(at);
+            running.note_ended(*at, self.ended_flights.fetch_add(1, Ordering::SeqCst));
+            if own.entry != at.entry {
+                running.note_ended(*own, self.ended_flights.fetch_add(1, Ordering::SeqCst));
+            }
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Map<T>> {
-        // Poison is ignored: each change under the lock is a single operation on the map.
-        self.map.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Running<T>> {
+        // Poison is ignored: nothing between the changes of the map, the count and the notes can panic.
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the number of flights in the map.
     pub(crate) fn len(&self) -> usize {
-        self.lock().len()
+        self.lock().map.len()
     }
+}
+
+impl<T> Running<T> {
+    /// Notes the entry of a flight that has ended, after `before` others.
+    fn note_ended(&mut self, at: Key, before: u64) {
+        let place = (before % MAX_NOTED as u64) as usize;
+        match self.ended.get_mut(place) {
+            Some(noted) => *noted = note(at),
+            None => self.ended.push(note(at)),
+        }
+    }
+
+    /// Returns whether a flight of the keys' entries may have ended since the count was `before`. It is `now` by now.
+    fn has_ended_since(&self, keys: [Key; 2], before: u64, now: u64) -> bool {
+        let len = self.ended.len();
+        let since = usize::try_from(now.saturating_sub(before)).unwrap_or(usize::MAX);
+        if since > len {
+            return true;
+        }
+        // The last of them is before `end`, and the ring goes on at its other end.
+        let end = if len < MAX_NOTED { len } else { (now % MAX_NOTED as u64) as usize };
+        let first = end.saturating_sub(since);
+        let rest = since - (end - first);
+        let notes = keys.map(note);
+        self.ended[first..end].iter().chain(&self.ended[len - rest..]).any(|noted| notes.contains(noted))
+    }
+}
+
+/// Returns by which number the entry of a key is noted.
+fn note(at: Key) -> u32 {
+    let [a, b, c, d, ..] = at.entry;
+    u32::from_ne_bytes([a, b, c, d])
 }
 
 impl<T> Flight<T> {
@@ -347,19 +403,84 @@ impl<T: Default> Drop for Ticket<T> {
 
 impl<T> Clone for Registration<T> {
     fn clone(&self) -> Self {
-        Self { flights: Arc::clone(&self.flights), at: self.at, number: self.number }
+        Self { flights: Arc::clone(&self.flights), ..*self }
     }
 }
 
 impl<T> Registration<T> {
     /// Removes the flight from the map.
     fn remove(&self) {
-        self.flights.remove(self.at, self.number);
+        self.flights.remove(self);
     }
 }
 
 impl<T> Drop for Flight<T> {
     fn drop(&mut self) {
         self.registration.remove();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Returns the key of an entry, in which the number is where the notes look.
+    fn key(number: u32) -> Key {
+        let mut entry = [0; 16];
+        entry[..4].copy_from_slice(&number.to_ne_bytes());
+        Key::head(entry)
+    }
+
+    /// Leads a flight, and returns whether its leader looks again. `before` is the count before its lookup.
+    fn fly(flights: &Arc<Flights<()>>, at: Key, before: u64) -> bool {
+        match flights.join((at, at), None, before, true, |()| true) {
+            Joined::Lead(_, ticket) => ticket.looks_again,
+            _ => panic!("no flight is running"),
+        }
+    }
+
+    #[test]
+    fn leader_looks_again_after_a_flight_of_its_entry() {
+        let flights = Arc::new(Flights::default());
+        // Several times around the ring.
+        for round in 0..3 * MAX_NOTED as u32 {
+            let before = flights.ended_flights();
+            let variant = key(round).sibling(crate::storage::Kind::Variant, [1; 16], 0);
+            assert!(!fly(&flights, key(round), before), "none since the lookup");
+            assert!(!fly(&flights, key(round + 1), before), "another entry");
+            assert!(fly(&flights, key(round), before));
+            assert!(fly(&flights, variant, before));
+            assert!(!fly(&flights, key(round), flights.ended_flights()));
+        }
+    }
+
+    #[test]
+    fn leader_looks_again_after_a_flight_that_may_store_at_its_key() {
+        let flights = Arc::new(Flights::<()>::default());
+        drop(flights.join((key(1), key(2)), None, 0, true, |()| true));
+        assert!(fly(&flights, key(2), 0) && fly(&flights, key(1), 0) && !fly(&flights, key(3), 0));
+        let before = flights.ended_flights();
+        fly(&flights, key(4), before);
+        let Joined::Lead(_, ticket) = flights.join((key(5), key(4)), None, before, true, |()| true) else {
+            panic!("no flight is running")
+        };
+        assert!(ticket.looks_again);
+    }
+
+    #[test]
+    fn leader_looks_again_after_more_flights_than_are_noted() {
+        for earlier in [0, 7, MAX_NOTED as u32] {
+            let flights = Arc::new(Flights::default());
+            for number in 0..earlier {
+                fly(&flights, key(number), 0);
+            }
+            let before = flights.ended_flights();
+            for number in 0..MAX_NOTED as u32 {
+                fly(&flights, key(number), before);
+            }
+            assert!(!fly(&flights, key(u32::MAX), before), "all of them are noted");
+            assert!(fly(&flights, key(u32::MAX - 1), before), "one more has ended");
+            assert!(flights.lock().ended.len() <= MAX_NOTED);
+        }
     }
 }

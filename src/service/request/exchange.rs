@@ -268,10 +268,15 @@ impl<S: Storage, F: Fetcher> Exchange<S, F> {
                 let Some(role) = self.flight_role() else { break };
                 let (at, seen) = self.flight_key();
                 let (flights, before) = (&self.state.shared.flights, self.state.ended_flights);
-                match flights.join(at, seen, before, role.may_lead, FlightOutcome::is_joinable) {
+                // A response that is for its own query alone is stored there.
+                let keys = (at, self.state.snapshot.own().head);
+                match flights.join(keys, seen, before, role.may_lead, FlightOutcome::is_joinable) {
                     Joined::Independent => break,
                     // Returns instead of continuing the loop: the exchange that leads may have a fetcher of another type.
-                    Joined::Lead(flight, ticket) => {
+                    Joined::Lead(flight, mut ticket) => {
+                        // The list of a path changes with the responses to its other queries.
+                        ticket.looks_again |=
+                            self.state.snapshot.is_for_queries() && flights.ended_flights() != before;
                         let impatient = self.impatient();
                         // Boxed, so that the loop of an exchange in the usual case has no room for the others.
                         let leading = match (self.detach(), impatient) {

@@ -109,7 +109,7 @@ async fn refresh<S: Storage, F: Fetcher>(
     parts.extensions.insert(Background(records.number));
     let (seen, ended_flights) = (Some(record.stamp()), shared.flights.ended_flights());
     let Joined::Lead(_flight, mut ticket) =
-        shared.flights.join(key, seen, ended_flights, true, FlightOutcome::is_joinable)
+        shared.flights.join((key, key), seen, ended_flights, true, FlightOutcome::is_joinable)
     else {
         return "needless"; // a request is validating it already
     };

@@ -11,7 +11,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::mongodb::bson::Document;
+use ::mongodb::bson::RawDocumentBuf;
 use ::mongodb::error::ErrorKind as DriverKind;
 use ::mongodb::options::{
     Acknowledgment, ClientOptions, CollectionOptions, ReadConcern, ReadPreference, SelectionCriteria,
@@ -35,7 +35,7 @@ pub(super) struct Connection {
     collection_name: String,
     write_concern: WriteConcern,
     response_timeout: Duration,
-    collection: OnceCell<Collection<Document>>,
+    collection: OnceCell<Collection<RawDocumentBuf>>,
     indexes: Arc<Indexes>,
     detached: Arc<DetachedCommands>,
 }
@@ -66,7 +66,7 @@ impl Connection {
     pub(super) async fn read<T, F>(
         &self,
         keys: &[Key],
-        command: impl FnOnce(Collection<Document>) -> F + Send,
+        command: impl FnOnce(Collection<RawDocumentBuf>) -> F + Send,
     ) -> Result<T>
     where
         F: Future<Output = ::mongodb::error::Result<T>> + Send,
@@ -86,7 +86,7 @@ impl Connection {
     pub(super) async fn write<T, F>(
         &self,
         keys: &[Key],
-        command: impl FnOnce(Collection<Document>) -> F + Send,
+        command: impl FnOnce(Collection<RawDocumentBuf>) -> F + Send,
     ) -> Result<T>
     where
         T: Send + 'static,
@@ -102,7 +102,7 @@ impl Connection {
     pub(super) async fn write_many<T, F>(
         &self,
         keys: &[Key],
-        command: impl Fn(Collection<Document>) -> F + Send + Sync,
+        command: impl Fn(Collection<RawDocumentBuf>) -> F + Send + Sync,
     ) -> Result<T>
     where
         T: Send + 'static,
@@ -122,7 +122,7 @@ impl Connection {
     pub(super) async fn try_write<T, F>(
         &self,
         keys: &[Key],
-        command: impl FnOnce(Collection<Document>) -> F + Send,
+        command: impl FnOnce(Collection<RawDocumentBuf>) -> F + Send,
     ) -> Result<::mongodb::error::Result<T>>
     where
         T: Send + 'static,
@@ -170,12 +170,12 @@ impl Connection {
             .unwrap_or_else(|_| Err(timed_out()))
     }
 
-    async fn collection(&self) -> Result<&Collection<Document>> {
+    async fn collection(&self) -> Result<&Collection<RawDocumentBuf>> {
         // A failed initialization leaves the cell empty, so the next operation tries again.
         self.collection.get_or_try_init(|| self.open_collection()).await
     }
 
-    async fn open_collection(&self) -> Result<Collection<Document>> {
+    async fn open_collection(&self) -> Result<Collection<RawDocumentBuf>> {
         let opened = async {
             Ok(match &self.client {
                 ClientSource::Client(client) => client.clone(),

@@ -7,8 +7,9 @@
 //! - A document that is damaged or is not a record is read as absent.
 //! - No retention time overflows a date.
 
+use ::mongodb::bson::raw::RawBinaryRef;
 use ::mongodb::bson::spec::BinarySubtype;
-use ::mongodb::bson::{Binary, Bson, DateTime, Document, doc};
+use ::mongodb::bson::{Binary, Bson, DateTime, Document, RawBsonRef, RawDocument, RawDocumentBuf, cstr, doc};
 
 use crate::error::Result;
 use crate::storage::contract::Retain;
@@ -26,13 +27,13 @@ pub(super) const MAX_DATE_MS: u64 = 253_402_300_799_999;
 /// The kinds of records that count as stored responses.
 pub(super) const LISTED_KINDS: [&str; 2] = [Kind::Head.name(), Kind::Variant.name()];
 
-fn binary(bytes: Vec<u8>) -> Bson {
-    Bson::Binary(Binary { subtype: BinarySubtype::Generic, bytes })
+fn binary(bytes: &[u8]) -> RawBinaryRef<'_> {
+    RawBinaryRef { subtype: BinarySubtype::Generic, bytes }
 }
 
 /// Returns a stamp as the value of the field `stamp`.
 pub(super) fn stamp(stamp: Stamp) -> Bson {
-    binary(stamp.to_bytes().to_vec())
+    Bson::Binary(Binary { subtype: BinarySubtype::Generic, bytes: stamp.to_bytes().to_vec() })
 }
 
 /// Returns a time as the value of the field `until`.
@@ -55,31 +56,42 @@ fn expiry_date(time: Timestamp) -> Bson {
 }
 
 /// Returns the document of a record, whose bytes the caller has made already.
-pub(super) fn encode(key: Key, record: &Record, bytes: Vec<u8>) -> Document {
+///
+/// In the form in which it is sent, since the driver would copy every field of a [`Document`] once more.
+pub(super) fn encode(key: Key, record: &Record, bytes: &[u8]) -> RawDocumentBuf {
     let until = record.retain_until();
-    doc! {
-        "_id": key.to_string(),
-        "kind": key.kind.name(),
-        "stamp": stamp(record.stamp()),
-        "until": padded_millis(until),
-        "expires": expiry_date(until),
-        "value": binary(bytes),
+    let mut document = RawDocumentBuf::new();
+    document.append(cstr!("_id"), key.to_string());
+    document.append(cstr!("kind"), key.kind.name());
+    document.append(cstr!("stamp"), binary(&record.stamp().to_bytes()));
+    document.append(cstr!("until"), padded_millis(until));
+    match expiry_date(until) {
+        Bson::DateTime(date) => document.append(cstr!("expires"), date),
+        _ => document.append(cstr!("expires"), RawBsonRef::MaxKey),
     }
+    document.append(cstr!("value"), binary(bytes));
+    document
 }
 
 /// Returns the key of a document, or `None` if its `_id` is not a key.
-pub(super) fn key(document: &Document) -> Option<Key> {
+pub(super) fn key(document: &RawDocument) -> Option<Key> {
     document.get_str("_id").ok()?.parse().ok()
 }
 
+/// Returns the bytes of a field, or `None` if it has none.
+fn bytes<'a>(document: &'a RawDocument, field: &str) -> Option<&'a [u8]> {
+    let binary = document.get_binary(field).ok()?;
+    (binary.subtype == BinarySubtype::Generic).then_some(binary.bytes)
+}
+
 /// Returns the stamp and the retention time in a document, or `None` if it lacks one.
-pub(super) fn stamp_of(document: &Document) -> Option<(Stamp, Timestamp)> {
-    let stamp = document.get_binary_generic("stamp").ok()?.as_slice().try_into().ok()?;
+pub(super) fn stamp_of(document: &RawDocument) -> Option<(Stamp, Timestamp)> {
+    let stamp = bytes(document, "stamp")?.try_into().ok()?;
     Some((Stamp::from_bytes(stamp), until(document)?))
 }
 
 /// Returns the retention time in a document.
-fn until(document: &Document) -> Option<Timestamp> {
+fn until(document: &RawDocument) -> Option<Timestamp> {
     let until = document.get_str("until").ok()?;
     // `parse` would accept a sign and fewer digits, which do not sort as times do.
     if until.len() != 20 || !until.bytes().all(|digit| digit.is_ascii_digit()) {
@@ -91,17 +103,12 @@ fn until(document: &Document) -> Option<Timestamp> {
 /// Returns the record in a document, or `None` if the document is not a record.
 ///
 /// `read` reads it from its bytes.
-pub(super) fn decode(mut document: Document, read: impl FnOnce(Vec<u8>) -> Result<Record>) -> Option<Record> {
-    let until = until(&document)?;
-    let own_stamp = match document.remove("stamp")? {
-        Bson::Binary(binary) => binary.bytes,
-        _ => return None,
-    };
-    let Bson::Binary(value) = document.remove("value")? else { return None };
-    match read(value.bytes) {
+pub(super) fn decode(document: &RawDocument, read: impl FnOnce(&[u8]) -> Result<Record>) -> Option<Record> {
+    let (own_stamp, until) = stamp_of(document)?;
+    match read(bytes(document, "value")?) {
         // `write_if` compares the field `stamp`, and the cache the stamp within the bytes. Where they differ,
         // the document was put together from two records.
-        Ok(record) if record.stamp().to_bytes()[..] == own_stamp[..] => Some(record.with_retain_until(until)),
+        Ok(record) if record.stamp() == own_stamp => Some(record.with_retain_until(until)),
         Ok(_) => None,
         Err(error) => {
             tracing::debug!(%error, "a document in mongodb is not a record and is treated as absent");
@@ -110,14 +117,19 @@ pub(super) fn decode(mut document: Document, read: impl FnOnce(Vec<u8>) -> Resul
     }
 }
 
+/// Returns the record in a document like [`decode`], with its own copy of the bytes.
+pub(super) fn decode_copy(document: &RawDocument) -> Option<Record> {
+    decode(document, |bytes| Record::from_bytes(bytes.to_vec()))
+}
+
 /// Returns a filter that matches this document while it is unchanged.
 ///
 /// The document need not be a record.
-pub(super) fn unchanged_filter(document: &Document) -> Document {
+pub(super) fn unchanged_filter(document: &RawDocument) -> Document {
     let mut filter = Document::new();
     for field in ["_id", "stamp", "until", "value"] {
-        let value = document.get(field).cloned().unwrap_or_else(|| doc! { "$exists": false }.into());
-        filter.insert(field, value);
+        let value = document.get(field).ok().flatten().and_then(|value| Bson::try_from(value).ok());
+        filter.insert(field, value.unwrap_or_else(|| doc! { "$exists": false }.into()));
     }
     filter
 }
@@ -145,12 +157,12 @@ pub(super) fn expired_filter(now: Timestamp) -> Document {
 mod tests {
     use super::*;
 
-    fn decode(document: Document) -> Option<Record> {
-        super::decode(document, Record::from_bytes)
+    fn decode(document: &Document) -> Option<Record> {
+        decode_copy(&RawDocumentBuf::try_from(document).unwrap())
     }
 
     fn encoded(record: &Record) -> Document {
-        encode(Key::head([7; 16]), record, record.to_bytes().to_vec())
+        encode(Key::head([7; 16]), record, &record.to_bytes()).try_into().unwrap()
     }
 
     #[test]
@@ -159,14 +171,15 @@ mod tests {
         for time in ends.map(Timestamp::from_millis) {
             let record = Record::new("payload", time);
             let mut document = encoded(&record);
-            assert_eq!(key(&document), Some(Key::head([7; 16])));
-            let read = decode(document.clone()).unwrap();
+            let id = RawDocumentBuf::try_from(&document).unwrap();
+            assert_eq!(key(&id), Some(Key::head([7; 16])));
+            let read = decode(&document).unwrap();
             assert_eq!(
                 (read.payload(), read.stamp(), read.retain_until()),
                 ("payload".into(), record.stamp(), time)
             );
             document.insert("until", padded_millis(Timestamp::from_millis(7)));
-            assert_eq!(decode(document).unwrap().retain_until(), Timestamp::from_millis(7));
+            assert_eq!(decode(&document).unwrap().retain_until(), Timestamp::from_millis(7));
         }
     }
 
@@ -184,12 +197,12 @@ mod tests {
         for field in ["stamp", "until", "value"] {
             let mut bad = good.clone();
             bad.remove(field);
-            assert!(decode(bad.clone()).is_none(), "{field}");
+            assert!(decode(&bad).is_none(), "{field}");
             bad.insert(field, "text");
-            assert!(decode(bad).is_none(), "{field}");
+            assert!(decode(&bad).is_none(), "{field}");
         }
         let mut other = good;
         other.insert("stamp", stamp(Stamp::random()));
-        assert!(decode(other).is_none(), "the stamp of another record");
+        assert!(decode(&other).is_none(), "the stamp of another record");
     }
 }

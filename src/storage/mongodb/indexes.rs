@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use ::mongodb::bson::{Document, doc};
+use ::mongodb::bson::{RawDocumentBuf, doc};
 use ::mongodb::options::IndexOptions;
 use ::mongodb::{Collection, IndexModel};
 use futures_util::TryStreamExt;
@@ -29,7 +29,11 @@ pub(super) struct Indexes {
 
 impl Indexes {
     /// Creates the indexes in the background, unless that has been requested already.
-    pub(super) fn ensure_created(self: &Arc<Self>, collection: &Collection<Document>, timeout: Duration) {
+    pub(super) fn ensure_created(
+        self: &Arc<Self>,
+        collection: &Collection<RawDocumentBuf>,
+        timeout: Duration,
+    ) {
         // Every write passes here. The load keeps the cache line shared among the cores; the swap lets one
         // caller through. Relaxed, because the flag guards no other memory.
         if self.is_requested.load(Relaxed) || self.is_requested.swap(true, Relaxed) {
@@ -88,7 +92,7 @@ fn kind_index() -> IndexModel {
 }
 
 /// Returns whether an index exists that deletes records at the time in `expires`.
-async fn has_expiry_index(collection: &Collection<Document>) -> bool {
+async fn has_expiry_index(collection: &Collection<RawDocumentBuf>) -> bool {
     let Ok(indexes) = collection.list_indexes().await else { return false };
     let Ok(indexes) = indexes.try_collect::<Vec<_>>().await else { return false };
     indexes.iter().any(|index| {

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
-use ::mongodb::bson::{Bson, Document, doc};
+use ::mongodb::bson::{Bson, Document, RawDocument, RawDocumentBuf, doc};
 use futures_core::Stream;
 use futures_util::{TryStreamExt, stream};
 
@@ -97,13 +97,22 @@ impl MongoDbStorage {
         Self { connection: Arc::new(connection), recent: Arc::new(RecentRecords::new()) }
     }
 
-    async fn find(&self, key: Key) -> Result<Option<Document>> {
+    /// Finds the document of this key, and returns what `read` makes of it.
+    ///
+    /// `read` gets it in the buffer in which it came. `find_one` would copy it.
+    async fn find<T>(&self, key: Key, read: impl FnOnce(&RawDocument) -> T + Send) -> Result<Option<T>> {
         let filter = id_filter(key);
-        self.connection.read(&[key], |collection| async move { collection.find_one(filter).await }).await
+        self.connection
+            .read(&[key], |collection| async move {
+                // A negative limit asks for a single batch, as `find_one` does.
+                let mut found = collection.find(filter).limit(-1).await?;
+                Ok(if found.advance().await? { Some(read(found.current())) } else { None })
+            })
+            .await
     }
 
     /// Replaces the document of this key if it matches, and returns whether it did.
-    async fn replace(&self, key: Key, filter: Document, document: Document) -> Result<bool> {
+    async fn replace(&self, key: Key, filter: Document, document: Arc<RawDocumentBuf>) -> Result<bool> {
         let replaced = self
             .connection
             .write(&[key], |collection| async move { collection.replace_one(filter, document).await })
@@ -114,10 +123,10 @@ impl MongoDbStorage {
     /// Writes a record if none exists at its key.
     ///
     /// A document that is not a record is replaced.
-    async fn write_new(&self, key: Key, record: &Record, document: Document) -> Result<bool> {
+    async fn write_new(&self, key: Key, record: &Record, document: Arc<RawDocumentBuf>) -> Result<bool> {
         // The document that prevents the insert may be gone when it is read, or changed when it is replaced.
         for _ in 0..MAX_ATTEMPTS {
-            let new = document.clone();
+            let new = Arc::clone(&document);
             let inserted = self
                 .connection
                 .try_write(&[key], |collection| async move { collection.insert_one(new).await })
@@ -127,15 +136,19 @@ impl MongoDbStorage {
                 Err(error) if is_duplicate_key(&error) => {}
                 Err(error) => return Err(convert(&error, true)),
             }
-            let Some(present) = self.find(key).await? else { continue };
-            let unchanged = document::unchanged_filter(&present);
-            if let Some(present) = document::decode(present, Record::from_bytes) {
+            let present = |found: &RawDocument| {
+                document::decode_copy(found).ok_or_else(|| document::unchanged_filter(found))
+            };
+            match self.find(key, present).await? {
+                None => {}
                 // The same stamp: the driver repeated the insert after a lost answer.
-                return Ok(present.stamp() == record.stamp());
-            }
-            // A damaged document counts as absent, but only as long as it is the one that was read.
-            if self.replace(key, unchanged, document.clone()).await? {
-                return Ok(true);
+                Some(Ok(present)) => return Ok(present.stamp() == record.stamp()),
+                // A damaged document counts as absent, but only as long as it is the one that was read.
+                Some(Err(unchanged)) => {
+                    if self.replace(key, unchanged, Arc::clone(&document)).await? {
+                        return Ok(true);
+                    }
+                }
             }
         }
         Ok(false)
@@ -150,7 +163,7 @@ impl MongoDbStorage {
         filter: Document,
         projection: Document,
         page_len: i64,
-    ) -> impl Stream<Item = Result<Document>> + Send + use<'_> {
+    ) -> impl Stream<Item = Result<RawDocumentBuf>> + Send + use<'_> {
         // Every id sorts after the empty string.
         let begin = Some(String::new());
         stream::try_unfold(begin, move |after| {
@@ -158,7 +171,7 @@ impl MongoDbStorage {
             async move {
                 let Some(after) = after else { return Ok(None) };
                 filter.insert("_id", doc! { "$gt": after });
-                let documents: Vec<Document> = self
+                let documents: Vec<RawDocumentBuf> = self
                     .connection
                     .read(&[], |collection| async move {
                         let found = collection.find(filter).projection(projection).sort(doc! { "_id": 1 });
@@ -190,12 +203,13 @@ fn listed_filter() -> Document {
     doc! { "kind": { "$in": LISTED_KINDS.to_vec() } }
 }
 
-fn encode(key: Key, record: &Record) -> Result<Document> {
+/// Returns the document of a record, shared by the attempts to write it.
+fn encode(key: Key, record: &Record) -> Result<Arc<RawDocumentBuf>> {
     let bytes = record.to_bytes();
     if bytes.len() > MAX_RECORD_LEN {
         return Err(Error::new(ErrorKind::TooLarge, "the record is longer than the storage accepts"));
     }
-    Ok(document::encode(key, record, bytes.into()))
+    Ok(Arc::new(document::encode(key, record, &bytes)))
 }
 
 // These methods keep their provided version: `hold`, because the server drops no record before its time;
@@ -203,8 +217,9 @@ fn encode(key: Key, record: &Record) -> Result<Document> {
 // write has arrived when it returns.
 impl Storage for MongoDbStorage {
     async fn read(&self, key: Key) -> Result<Option<Record>> {
-        let found = self.find(key).await?;
-        Ok(found.and_then(|document| document::decode(document, |bytes| self.recent.read(key, bytes, 0))))
+        let record =
+            |found: &RawDocument| document::decode(found, |bytes| self.recent.read_slice(key, bytes));
+        Ok(self.find(key, record).await?.flatten())
     }
 
     async fn stamps(&self, keys: &[Key]) -> Result<Vec<Option<(Stamp, Timestamp)>>> {
@@ -212,7 +227,7 @@ impl Storage for MongoDbStorage {
         for group in keys.chunks(MAX_KEYS_PER_COMMAND) {
             let filter = ids_filter(group);
             let projection = doc! { "stamp": 1, "until": 1 };
-            let documents: Vec<Document> = self
+            let documents: Vec<RawDocumentBuf> = self
                 .connection
                 .read(group, |collection| async move {
                     collection.find(filter).projection(projection).await?.try_collect().await
@@ -232,7 +247,7 @@ impl Storage for MongoDbStorage {
         for group in keys.chunks(MAX_KEYS_PER_COMMAND) {
             let filter = ids_filter(group);
             // Not `count_documents`, which is an aggregation: not every server uses the index of the ids for it.
-            let present: Vec<Document> = self
+            let present: Vec<RawDocumentBuf> = self
                 .connection
                 .read(group, |collection| async move {
                     collection.find(filter).projection(doc! { "_id": 1 }).await?.try_collect().await
@@ -248,7 +263,7 @@ impl Storage for MongoDbStorage {
     async fn write(&self, key: Key, record: Record) -> Result<()> {
         let document = encode(key, &record)?;
         for attempt in 1.. {
-            let (filter, new) = (id_filter(key), document.clone());
+            let (filter, new) = (id_filter(key), Arc::clone(&document));
             let written = self
                 .connection
                 .try_write(&[key], |collection| async move {
@@ -348,7 +363,7 @@ impl Storage for MongoDbStorage {
 
     fn values(&self) -> impl Stream<Item = Result<(Key, Record)>> + Send {
         self.pages(listed_filter(), doc! {}, RECORDS_PER_PAGE).try_filter_map(|document| {
-            let value = document::key(&document).zip(document::decode(document, Record::from_bytes));
+            let value = document::key(&document).zip(document::decode_copy(&document));
             std::future::ready(Ok(value))
         })
     }
