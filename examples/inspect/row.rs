@@ -46,7 +46,7 @@ pub struct Row {
 }
 
 /// How much of a body is stored, if it was stored in parts.
-#[derive(Serialize)]
+#[derive(Debug, Serialize)]
 struct Parts {
     bytes: u64,
     count: usize,

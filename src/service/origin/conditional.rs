@@ -341,7 +341,7 @@ impl<S: Storage> Revalidation<'_, S> {
             Ok(names) => {
                 let (lease, at) = (self.context.lease.take(), snapshot.clone());
                 let about = (response, unstored);
-                let writer = Writer::new(Arc::clone(records), at, names, request, about, until, lease, None);
+                let writer = Writer::new(Arc::clone(records), at, names, request, about, until, lease);
                 // Of the same bytes, but a tag is of one variant alone.
                 let made_tag = old.made_tag().filter(|_| is_own);
                 let content = StoredContent::new(body, trailers).with_made_tag(made_tag);

@@ -94,7 +94,7 @@ pub(super) fn part<S: Storage>(
             let mut headers = stored.headers.clone();
             policy::freshen(&mut headers, &head.headers, &shared.config.policy);
             head.headers = headers;
-            Some(parts.clone())
+            Some(Arc::clone(parts))
         }
     };
     Ok(PartialResponse { head, part: Part { start: range.start, complete, stored: parts }, len })
@@ -597,7 +597,8 @@ impl<S: Storage, F: Fetcher + 'static> Filler<S, F> {
             let Some(fetcher) = self.fetcher.get_mut().as_ref().and_then(Fetcher::background) else { return };
             let key = key_of_slice(self.snapshot.head, parts.id, start / slice);
             let flights = &self.shared.flights;
-            let joined = flights.join(key, None, flights.ended_flights(), true, FlightOutcome::is_joinable);
+            let joined =
+                flights.join((key, key), None, flights.ended_flights(), true, FlightOutcome::is_joinable);
             let Joined::Lead(flight, mut ticket) = joined else { continue };
             let gap = asked(Some(slice), parts, start, parts.len);
             let mut filler = Filler {
@@ -711,7 +712,8 @@ impl<S: Storage, F: Fetcher + 'static> Pieces for Filler<S, F> {
                 return Ok(self.fetch(gap, offset, stamp, &mut FetchContext::unshared()).await?.0);
             };
             let key = key_of_slice(self.snapshot.head, parts.id, offset / slice);
-            let joined = self.shared.flights.join(key, None, ended_flights, true, FlightOutcome::is_joinable);
+            let joined =
+                self.shared.flights.join((key, key), None, ended_flights, true, FlightOutcome::is_joinable);
             match joined {
                 Joined::Lead(_flight, mut ticket) if !ticket.looks_again => {
                     let (is_led, flight) = (true, ticket.token());

@@ -421,7 +421,7 @@ where
             expected = Some(about.len);
             let about_whole = ((&about.head, groups), (expected, hint), times);
             let storable = storable(shared, request, &snapshot, about_whole.0, about_whole.1, about_whole.2)?;
-            (storable, Some(Box::new(about.part)))
+            (storable, Some(about.part))
         } else {
             (storable(shared, request, &snapshot, (&head, groups), (expected, hint), times)?, None)
         };
@@ -450,7 +450,11 @@ where
         records.list_value((&snapshot.key_text, began), &head.headers, until);
     }
     let writer =
-        Writer::new(Arc::clone(records), snapshot, names, request, about, until, context.lease.take(), part);
+        Writer::new(Arc::clone(records), snapshot, names, request, about, until, context.lease.take());
+    let writer = match part {
+        Some(part) => writer.with_part(part),
+        None => writer,
+    };
     let freshness = writer.response().freshness(records.number, &config.policy);
     update_coalescing(shared, writer.head(), &freshness, times.responded);
     if let Some(other) = entry.filter(|entry| *entry != writer.head()) {

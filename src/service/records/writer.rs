@@ -189,7 +189,6 @@ impl<S: Storage> Writer<S> {
         (response, unstored): (StoredResponse, UnstoredFields),
         until: Timestamp,
         lease: Option<Box<Lease<S>>>,
-        part: Option<Box<Part>>,
     ) -> Self {
         let selection = records.selection(&names.names, request);
         let config = &records.config;
@@ -233,13 +232,10 @@ impl<S: Storage> Writer<S> {
         };
         // Only a 200 is answered by its validator, and only where that says nothing about a change.
         let makes_tag = config.make_etags
-            && part.is_none()
             && response.status == StatusCode::OK
             && !response.headers.contains_key(header::ETAG)
             && policy::is_reading(&request.method);
-        // A part needs none: it can be added to what another request stores meanwhile.
-        let needs_placeholder = snapshot.usable.is_none() && part.is_none();
-        let placeholder = needs_placeholder.then_some(Stamp::from_bytes(placeholder));
+        let placeholder = snapshot.usable.is_none().then_some(Stamp::from_bytes(placeholder));
         let key_text = std::mem::take(&mut snapshot.key_text);
         // The last one that the lookup saw, which was before the fetch. An entry that was expired since makes it stale.
         let expiry = expiries.last();
@@ -269,13 +265,19 @@ impl<S: Storage> Writer<S> {
             makes_tag,
             may_share: !key::has_other_query(request),
             warming,
-            part: part.map_or_else(OnceLock::new, |part| OnceLock::from(PartWrite::new(*part))),
+            part: OnceLock::new(),
             body_id,
             stamp: Stamp::from_bytes(stamp),
             placeholder,
             followed: AtomicBool::new(false),
             lease: Mutex::new(lease),
         }
+    }
+
+    /// Returns the writer of a response that is a part of a representation.
+    pub(crate) fn with_part(self, part: Part) -> Self {
+        // It needs no placeholder, since it can be added to what another request stores meanwhile. A tag is of a whole body.
+        Self { part: OnceLock::from(PartWrite::new(part)), placeholder: None, makes_tag: false, ..self }
     }
 
     /// Returns the variant that is written.

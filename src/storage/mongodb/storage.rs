@@ -139,16 +139,15 @@ impl MongoDbStorage {
             let present = |found: &RawDocument| {
                 document::decode_copy(found).ok_or_else(|| document::unchanged_filter(found))
             };
-            match self.find(key, present).await? {
-                None => {}
+            let unchanged = match self.find(key, present).await? {
+                None => continue,
                 // The same stamp: the driver repeated the insert after a lost answer.
                 Some(Ok(present)) => return Ok(present.stamp() == record.stamp()),
-                // A damaged document counts as absent, but only as long as it is the one that was read.
-                Some(Err(unchanged)) => {
-                    if self.replace(key, unchanged, Arc::clone(&document)).await? {
-                        return Ok(true);
-                    }
-                }
+                Some(Err(unchanged)) => unchanged,
+            };
+            // A damaged document counts as absent, but only as long as it is the one that was read.
+            if self.replace(key, unchanged, Arc::clone(&document)).await? {
+                return Ok(true);
             }
         }
         Ok(false)
