@@ -48,7 +48,7 @@ pub(crate) enum Gauge {
 }
 
 /// The outcomes with their reasons.
-pub(super) const OUTCOMES: [(&str, &str); 38] = [
+pub(super) const OUTCOMES: [(&str, &str); 39] = [
     ("hit", "none"),
     ("stale", "max-stale"),
     ("stale", "stale-while-revalidate"),
@@ -68,6 +68,7 @@ pub(super) const OUTCOMES: [(&str, &str); 38] = [
     ("miss", "replaced"),
     ("miss", "reload"),
     ("miss", "body-gone"),
+    ("miss", "partial"),
     ("miss", "storage-failed"),
     ("miss", "method"),
     ("bypass", "method"),
@@ -274,7 +275,7 @@ mod tests {
             Stored::No(NotStored::Rule),
         ];
         for stored in all.into_iter().chain(last) {
-            assert!(UNSTORED_REASONS[..30].contains(&stored.word()), "{stored:?}");
+            assert!(UNSTORED_REASONS[..33].contains(&stored.word()), "{stored:?}");
             assert!(stored.reason().is_some());
         }
         assert_eq!((Stored::Storing.reason(), Stored::Unchanged.reason()), (None, None));

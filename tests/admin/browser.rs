@@ -147,10 +147,16 @@ impl Browser {
         let selector = json!(selector);
         self.until(&format!("document.querySelector({selector})?.disabled === false"));
         let place = self.value(&format!(
-            "(() => {{
+            "(async () => {{
                 const element = document.querySelector({selector});
                 element.scrollIntoView({{ block: 'center', behavior: 'instant' }});
-                const box = element.getClientRects()[0];
+                // A list that arrives now moves what is below it.
+                let box, before;
+                do {{
+                    before = element.getClientRects()[0];
+                    for (let frame = 0; frame < 3; frame += 1) await new Promise(requestAnimationFrame);
+                    box = element.getClientRects()[0];
+                }} while (box.x !== before.x || box.y !== before.y);
                 const [x, y] = [box.x + box.width / 2, box.y + box.height / 2];
                 const there = document.elementFromPoint(x, y);
                 return {{ x, y, there: element.contains(there) || there?.contains(element) && there.closest('label, button') !== null }};

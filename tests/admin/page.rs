@@ -112,6 +112,7 @@ async fn every_button_does_what_it_says() {
         browser.fill("#search [name=status]", "2xx");
         browser.click("#find");
         browser.until("document.querySelector('#error').hidden");
+        browser.until(LISTED);
 
         // Nothing is done unless it is confirmed.
         for leave in ["#confirm-no", ""] {

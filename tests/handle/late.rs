@@ -70,10 +70,13 @@ async fn expiry_of_a_response_in_flight_holds_once_it_has_returned() {
             "hit" => assert_eq!(one.get(GROUPED).await.status.outcome(), EXPIRED, "{by:?}"),
             between => assert_eq!(between, "revalidated", "{by:?}"),
         }
+        // The origin may confirm it once more: the first confirmation is not written if the expiry was written before it.
+        one.get(GROUPED).await;
+        one.layer.idle().await;
         for cache in [&one, &other] {
             assert_eq!(cache.get(GROUPED).await.word(), "hit", "{by:?}");
         }
-        assert_eq!((one.origin.count(), other.origin.count()), (3, 0), "{by:?}");
+        assert!((3..=4).contains(&one.origin.count()) && other.origin.count() == 0, "{by:?}");
     }
 }
 

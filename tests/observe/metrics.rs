@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::{BodyExt, Full};
+use http_body::Frame;
+use http_body_util::{BodyExt, Full, StreamBody};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder};
 use tokio::sync::Semaphore;
 use tower::{Layer, ServiceExt, service_fn};
@@ -66,6 +67,15 @@ async fn emit_everything() {
     for _ in 0..5 {
         cache.get(A).await;
     }
+
+    // A body that ends early, and is not continued, since the origin sends the whole again.
+    let cut = service_fn(async |_: Request<Full<Bytes>>| {
+        let frames = futures_util::stream::iter([Ok::<_, std::io::Error>(Frame::data(Bytes::from("abc")))]);
+        let response = Response::builder().header("etag", "\"v1\"").header("content-length", "10");
+        Ok::<_, std::convert::Infallible>(response.body(StreamBody::new(frames)).unwrap())
+    });
+    let layer = CacheLayer::builder(MemoryStorage::new()).resume(1).build().unwrap();
+    let _ = layer.layer(cut).oneshot(get(A)).await.unwrap().into_body().collect().await;
 
     let far = Faulty::new(Mode::Well);
     let (clock, mock) = Clock::mock();
