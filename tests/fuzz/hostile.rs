@@ -27,6 +27,8 @@ struct Claims {
     body_len: u64,
     /// The length of a chunk, or `None` if the body is in the record.
     chunk_len: Option<u32>,
+    /// The runs of a body in parts: their ranges, and the chunk length, the length and the start of their extents.
+    runs: Option<Vec<(u64, u64, u32, u64, u64)>>,
 }
 
 impl Default for Claims {
@@ -41,6 +43,7 @@ impl Default for Claims {
             given: None,
             body_len: 0,
             chunk_len: None,
+            runs: None,
         }
     }
 }
@@ -104,6 +107,24 @@ impl Claims {
                 form.push(1);
                 form.extend([9; 16]);
                 varint(&mut form, u64::from(chunk_len));
+                varint(&mut form, u64::MAX); // the retention of the chunks
+            }
+        }
+        match &self.runs {
+            None => form.push(0),
+            Some(runs) => {
+                form.push(1);
+                form.extend([9; 16]);
+                varint(&mut form, u64::MAX);
+                varint(&mut form, runs.len() as u64);
+                for (from, to, chunk_len, len, start) in runs {
+                    varint(&mut form, *from);
+                    varint(&mut form, *to);
+                    form.extend([9; 16]);
+                    varint(&mut form, u64::from(*chunk_len));
+                    varint(&mut form, *len);
+                    varint(&mut form, *start);
+                }
             }
         }
         let mut payload = vec![version];
@@ -178,6 +199,32 @@ fn record_of_many_chunks_allocates_little() {
         let measured = allocation_counter::measure(|| body = runtime.block_on(answer(&claims)).0);
         assert_eq!(body, "fetched", "{body_len} bytes in chunks of {chunk_len}");
         assert!(measured.bytes_max < 1 << 20, "{} bytes for {body_len}", measured.bytes_max);
+    }
+}
+
+#[test]
+fn record_of_many_parts_allocates_little() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let most = u64::MAX;
+    let all = u64::from(u32::MAX);
+    let single = (0..10_000).map(|at| (at, at + 1, 1, 1, at)).collect();
+    let cases = [
+        (all, vec![(0, all, 1, all, 0)]),
+        (most, vec![(0, most, u32::MAX, most, 0)]),
+        (most, vec![(0, most, 1, most, 0)]),
+        (100, vec![(0, 100, 0, 100, 0)]),
+        (100, vec![(0, 100, 10, 50, 0)]),
+        (100, vec![(50, 100, 10, most, most)]),
+        (100, vec![(0, 60, 10, 100, 0), (50, 100, 10, 100, 0)]),
+        (10_000, single),
+    ];
+    for (body_len, runs) in cases {
+        let claims = Claims { runs: Some(runs.clone()), body_len, ..Claims::default() };
+        let mut body = Bytes::new();
+        let measured = allocation_counter::measure(|| body = runtime.block_on(answer(&claims)).0);
+        let first = runs[0];
+        assert_eq!(body, "fetched", "{body_len} bytes in parts such as {first:?}");
+        assert!(measured.bytes_max < 2 << 20, "{} bytes for {first:?}", measured.bytes_max);
     }
 }
 
