@@ -81,8 +81,9 @@
 //!   state a lifetime.
 //! - **Complete bodies.** A response is stored once its body has ended cleanly. The caller has to read it, or you set
 //!   [`finish_on_drop`](CacheLayerBuilder::finish_on_drop).
-//! - **Never:** responses that say `no-store` or `Vary: *`, partial responses (206), and responses from another URI because a
-//!   layer below the cache followed redirects.
+//! - **Never:** responses that say `no-store` or `Vary: *`, and responses from another URI because a layer below the cache
+//!   followed redirects. Partial responses (206) only with [`store_parts`](CacheLayerBuilder::store_parts) or
+//!   [`slices`](CacheLayerBuilder::slices).
 //! - **Private by default**, for one client program. Requests with different Authorization never share a response, nor do
 //!   requests with different Cookie unless the response is `public`.
 //! - **Shared on request.** [`shared(true)`](CacheLayerBuilder::shared) makes a cache for many users, in a proxy or in front

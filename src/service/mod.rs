@@ -30,7 +30,7 @@
 //!          ┌──────────────▶ lookup ─▶ decide ─┬─ serve (fresh, or stale with a refresh in the background)
 //!          │                                  ├─ refuse (504: only-if-cached)
 //!          │                                  ▼
-//!          │                    a need: fetch, validate, or select among variants
+//!          │                    a need: fetch, validate, complete, or select among variants
 //!          │                                  ▼
 //!          │ look again               join a flight ─┬─ independent ─▶ origin::exchange ─▶ answer
 //!          │                                         ├─ lead ────────▶ origin::exchange ─▶ publish the outcome, answer
@@ -79,6 +79,10 @@
 //! A head contains the names of the fields that select a variant (`Vary`), a random *generation*, and the first variant
 //! itself. Each further variant is a record of its own. Its key consists of the generation and the request's values of those
 //! fields. A body longer than a chunk is stored in chunk records, which its head or variant names by a random id.
+//!
+//! Of a body that is stored in parts, the head or variant has a list of ranges, each with the random id of its chunks. A part is
+//! added by the usual comparison with what its lookup saw. If that fails, it is added to the list that is there by then, as long
+//! as that is one of the same representation, and its head has the same fence: then no invalidation came between.
 //!
 //! # The protocol between processes
 //!
@@ -139,6 +143,8 @@
 //! - **put out of use**: to replace a record that must not be served by a placeholder.
 //! - **tombstone**: the record that an invalidation leaves. **placeholder**: the record that reserves a key. **fence**: the
 //!   time until which a key must not become empty. **generation**: the random id under which the variants of a head are found.
+//! - **part**: a contiguous range of a body that is stored. **slice**: an aligned range by which long bodies are fetched.
+//!   **piece**: a contiguous part of a response, from the storage or from the origin.
 //! - **use**: a request that finds the candidate. **idle**: not used for so long that it is dropped.
 //! - **pending invalidation**: one that the storage has not acknowledged yet, until which the entry is a miss for this process.
 //!   **settled**: acknowledged.
