@@ -15,6 +15,8 @@ use tower_response_cache::{CacheLayer, Clock, Timestamp};
 
 const URI: &str = "http://example.com/";
 
+type Run = (u64, u64, u32, u64, u64);
+
 /// The claims of a head record about its response, as numbers that postcard encodes.
 #[derive(Clone)]
 struct Claims {
@@ -28,7 +30,7 @@ struct Claims {
     /// The length of a chunk, or `None` if the body is in the record.
     chunk_len: Option<u32>,
     /// The runs of a body in parts: their ranges, and the chunk length, the length and the start of their extents.
-    runs: Option<Vec<(u64, u64, u32, u64, u64)>>,
+    runs: Option<Vec<Run>>,
 }
 
 impl Default for Claims {

@@ -198,9 +198,9 @@ fn dropped_body_counts_only_bytes_read() {
     let text = rendered(async || {
         let layer = CacheLayer::builder(MemoryStorage::new()).metrics_label("bytes").build().unwrap();
         let frames = service_fn(async |_: Request<Full<Bytes>>| {
-            let frames = ["abc", "de", "f"]
-                .map(|data| Ok::<_, std::io::Error>(http_body::Frame::data(Bytes::from(data))));
-            let body = http_body_util::StreamBody::new(futures_util::stream::iter(frames));
+            let frames =
+                ["abc", "de", "f"].map(|data| Ok::<_, std::io::Error>(Frame::data(Bytes::from(data))));
+            let body = StreamBody::new(futures_util::stream::iter(frames));
             Ok::<_, std::io::Error>(
                 Response::builder().header("cache-control", "max-age=60").body(body).unwrap(),
             )

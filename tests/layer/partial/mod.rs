@@ -16,6 +16,7 @@ use tower_response_cache::{
 };
 
 use self::origin::{Fault, FileOrigin, Validator, text};
+use crate::support::faulty::{Faulty, Mode};
 use crate::support::get_with;
 
 pub struct Got {
@@ -452,4 +453,39 @@ async fn next_slices_are_fetched_before_they_are_wanted() {
     assert_eq!(got, bytes(1000));
     let ranges = world.origin.ranges();
     assert_eq!((ranges.len(), world.get(&[]).await.outcome()), (6, "hit"), "{ranges:?}");
+}
+
+/// What a request has read is there for the next one, although the storage has not answered yet.
+#[tokio::test(start_paused = true)]
+async fn parts_are_hits_while_they_are_being_written() {
+    let storage = Faulty::new(Mode::HungWrites);
+    // Each part is one chunk, since a body waits for the storage to take all but its last chunk.
+    let patient = |builder: CacheLayerBuilder<Faulty>| {
+        builder.chunk_bytes(1000).operation_timeout(Duration::from_secs(3600))
+    };
+    let world = World::on(storage.clone(), 1000, patient);
+    let file = bytes(1000);
+    world.range("0-99").await;
+    world.range("200-299").await;
+    let got = world.range("50-249").await;
+    assert_eq!((got.code, got.error, &got.bytes[..]), (206, None, &file[50..250]));
+    let got = world.range("0-299").await;
+    assert_eq!((got.outcome(), &got.bytes[..]), ("hit", &file[..300]));
+    assert_eq!(world.origin.ranges(), ["bytes=0-99", "bytes=200-299", "bytes=100-199"]);
+    storage.set(Mode::Well);
+    world.layer.idle().await;
+    assert_eq!(world.range("0-299").await.outcome(), "hit");
+}
+
+/// A part that arrives after its URL was invalidated is not added to what was stored since.
+#[tokio::test(start_paused = true)]
+async fn part_from_before_an_invalidation_is_not_added() {
+    let world = World::new(1000);
+    world.range("0-99").await;
+    let response = world.service.clone().oneshot(get_with(URL, &[("range", "bytes=200-299")])).await.unwrap();
+    world.layer.handle().delete_url(URL).await.unwrap();
+    world.range("500-599").await;
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), bytes(1000)[200..300]);
+    assert_eq!(world.range("500-599").await.outcome(), "hit");
+    assert_eq!(world.range("200-299").await.outcome(), "miss");
 }
