@@ -39,6 +39,8 @@ pub(crate) struct Piece {
     pub(crate) source: Box<dyn Source>,
     /// It is read from the storage.
     pub(crate) is_stored: bool,
+    /// The offset after its last byte. An origin that sends more does not have the bytes after it replaced.
+    pub(crate) end: u64,
 }
 
 /// The pieces of a body of which all wanted bytes are stored in parts.
@@ -66,7 +68,7 @@ impl<S: Storage> Pieces for StoredPieces<S> {
                 ChunkReader::open_part(&self.records, self.source, &run.extent, wanted).await
             }
         {
-            return Ok(Piece { source, is_stored: true });
+            return Ok(Piece { source, is_stored: true, end: run.range.end });
         }
         Err(BodyError::new(BodyErrorKind::Storage, None::<Error>))
     }
@@ -153,7 +155,8 @@ impl<P: Pieces + Sync> Source for Stitched<P> {
                             };
                             // Up to the piece that is open already, whose bytes follow.
                             let next = self.first.as_ref().map_or(u64::MAX, |(offset, _)| *offset);
-                            let most = self.wanted.end.min(next.max(self.wanted.start)) - self.wanted.start;
+                            let end = self.wanted.end.min(piece.end).min(next.max(self.wanted.start));
+                            let most = end.saturating_sub(self.wanted.start);
                             let is_over = data.len() as u64 >= most;
                             data.truncate(usize::try_from(most).unwrap_or(usize::MAX));
                             self.wanted.start += data.len() as u64;

@@ -394,7 +394,7 @@ impl<S: Storage> Revalidation<'_, S> {
 }
 
 /// Returns whether a response is not stored for a reason that puts the stored response out of use.
-fn ends_stored_response<B>(answer: &Response<CacheBody<B>>) -> bool {
+pub(super) fn ends_stored_response<B>(answer: &Response<CacheBody<B>>) -> bool {
     let stored = answer.body().status().map(CacheStatus::stored);
     matches!(stored, Some(Stored::No(reason)) if reason.ends_stored_response())
 }

@@ -22,6 +22,7 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::runtime::Handle;
 use tokio::time::timeout_at;
 
+use super::conditional::ends_stored_response;
 use super::fetcher::{Fetcher, send};
 use super::response::{Begun, filter_and_join, store, store_and_respond};
 use super::resume::resumable;
@@ -263,6 +264,7 @@ pub(super) async fn complete<S: Storage, F: Fetcher>(
     };
     let Some(parts) = stored.body().parts() else { return again(MissReason::Absent) };
     let Some(first) = parts.first_gap(wanted.clone()) else { return again(MissReason::BodyGone) };
+    let reads_only = shared.config.directives(request).read_only;
     let mut gap = asked(shared.config.slices, parts, first.start, wanted.end);
     let background = fetcher.background();
     // Further gaps could not be asked for, so that this request asks for all that follows.
@@ -278,12 +280,16 @@ pub(super) async fn complete<S: Storage, F: Fetcher>(
             context.strips_conditions = response.status() == StatusCode::OK;
             let response = filter_and_join(shared, request, Some(snapshot), times.requested, response).await;
             let response = resumable(shared, fetcher, request, response);
+            let is_success = response.status().is_success();
             let fetched =
                 store_and_respond(shared, request, Some(snapshot.clone()), response, times, outcome, context);
+            if is_success && ends_stored_response(&fetched.response) {
+                shared.records.put_out_of_use(key, record.stamp(), reads_only);
+            }
             return Ok(ConditionalOutcome::Done(fetched));
         }
         Sent::Unusable => {
-            shared.records.put_out_of_use(key, record.stamp(), shared.config.directives(request).read_only);
+            shared.records.put_out_of_use(key, record.stamp(), reads_only);
             return again(MissReason::BodyGone);
         }
     };
@@ -293,6 +299,10 @@ pub(super) async fn complete<S: Storage, F: Fetcher>(
         store_piece(shared, fetcher, &of_gap, snapshot, stored, &wanted, gap.start, response, times, context)
             .await;
     let Fetched { piece, offset, confirmed, stores, flight_outcome } = fetched;
+    // The newest response about this representation forbids to store it any longer.
+    if matches!(stores, Stored::No(reason) if reason.ends_stored_response()) {
+        shared.records.put_out_of_use(key, record.stamp(), reads_only);
+    }
     let freshness = confirmed.freshness(shared.records.number, &shared.config.policy);
     let mut status = stored_status(Outcome::Miss(MissReason::Partial), stores, &freshness, times.responded);
     status.origin_status = Some(code);
@@ -339,13 +349,16 @@ async fn store_piece<S: Storage, F: Fetcher>(
     times: Times,
     context: &mut FetchContext<S>,
 ) -> Fetched<S> {
+    // Checked before: it begins where it was asked for.
+    let range = policy::partial_range(&request.headers, response.headers(), None);
+    let sent = range.map_or(start, |(range, _)| range.end);
     let response = filter_and_join(shared, request, Some(snapshot), times.requested, response).await;
     let response = resumable(shared, fetcher, request, response);
     let outcome = Outcome::Miss(MissReason::Partial);
     match store(shared, request, Some(snapshot.clone()), response, times, outcome, context) {
         Begun::Unstored { response, status, flight_outcome } => {
             let body = Passed::new(response.into_body(), wanted.start.saturating_sub(start));
-            let piece = Piece { source: Box::new(body), is_stored: false };
+            let piece = Piece { source: Box::new(body), is_stored: false, end: sent };
             let (offset, confirmed, stores) = (start.max(wanted.start), stored.clone(), status.stored());
             Fetched { piece, offset, confirmed, stores, flight_outcome }
         }
@@ -376,9 +389,9 @@ fn piece_of<S: Storage>(
         && let Some(part) = Reader::follower(Arc::clone(download), token(), offset - start, Some(end))
     {
         reader.leave_to_others();
-        return (Piece { source: Box::new(part), is_stored: false }, offset);
+        return (Piece { source: Box::new(part), is_stored: false, end: start + end }, offset);
     }
-    (Piece { source: Box::new(reader), is_stored: false }, start)
+    (Piece { source: Box::new(reader), is_stored: false, end: start.saturating_add(len) }, start)
 }
 
 /// Fetches the slice with the first byte that a request wants, and answers the request with it and the following ones.
@@ -427,12 +440,14 @@ pub(super) async fn fetch_slice<S: Storage, F: Fetcher>(
     let response = filter_and_join(shared, &of_slice, Some(snapshot), requested, response).await;
     let response = resumable(shared, fetcher, &of_slice, response);
     let begun = store(shared, &of_slice, Some(snapshot.clone()), response, times, outcome, context);
-    let Begun::Storing { reader, download, status, .. } = begun else {
+    let Begun::Storing { reader, download, mut status, .. } = begun else {
         shared.records.unsliced.add(snapshot.head, now, None);
         return again();
     };
     let view = RequestView::of(request);
     let stored = download.writer.response().clone();
+    // The age that the origin's response has, since the fields are those of the stored one.
+    status.age = Some(stored.freshness(shared.records.number, &shared.config.policy).age(now));
     let wanted = respond::wanted_at_once(shared, view, &stored, complete);
     let flight_outcome = FlightOutcome::Streaming(Arc::clone(&download));
     let source: Option<Box<dyn Source>> = match wanted {
@@ -496,7 +511,7 @@ pub(crate) async fn from_stored<S: Storage, F: Fetcher + 'static>(
     let at = RecordRef { key, stamp: record.stamp() };
     let of_run = wanted.start..run.range.end.min(wanted.end);
     let source = ChunkReader::open_part(&shared.records, at, &run.extent, of_run).await?;
-    let first = (wanted.start, Piece { source, is_stored: true });
+    let first = (wanted.start, Piece { source, is_stored: true, end: run.range.end });
     let now = shared.config.clock.now();
     let freshness = stored.freshness(shared.records.number, &shared.config.policy);
     let mut status = stored_status(Outcome::Miss(MissReason::Partial), Stored::Unchanged, &freshness, now);
@@ -700,7 +715,7 @@ impl<S: Storage, F: Fetcher + 'static> Pieces for Filler<S, F> {
                         && let Some(source) =
                             ChunkReader::open_part(records, at, &run.extent, wanted.clone()).await
                     {
-                        return Ok(Piece { source, is_stored: true });
+                        return Ok(Piece { source, is_stored: true, end: wanted.end });
                     }
                     // The storage has lost bytes here, and may have the ones after them.
                     let lost = offset..wanted.end.min(offset.saturating_add(REFETCHED));

@@ -489,3 +489,36 @@ async fn part_from_before_an_invalidation_is_not_added() {
     assert_eq!(world.range("500-599").await.outcome(), "hit");
     assert_eq!(world.range("200-299").await.outcome(), "miss");
 }
+
+/// Stored bytes are not replaced by those that an origin sends without being asked.
+#[tokio::test(start_paused = true)]
+async fn longer_part_than_announced_ends_where_it_was_announced() {
+    for stores in [true, false] {
+        let world = World::new(1000);
+        world.range("0-99").await;
+        world.range("200-299").await;
+        world.origin.takes();
+        world.origin.change(|file| {
+            file.fault = Fault::SendsMore(50);
+            if !stores {
+                file.fields = vec![("cache-control", "no-store"), ("content-type", "text/plain")];
+            }
+        });
+        let got = world.range("50-399").await;
+        assert_eq!((got.code, got.error, &got.bytes[..]), (206, None, &bytes(1000)[50..400]));
+        assert_eq!(world.origin.ranges(), ["bytes=100-199", "bytes=300-399"]);
+    }
+}
+
+/// A caller that has seen a newer response does not get the older one again.
+#[tokio::test(start_paused = true)]
+async fn newer_response_that_is_not_stored_ends_the_parts() {
+    let world = World::new(1000);
+    world.range("0-99").await;
+    world.origin.replace(vec![7; 500]);
+    world.origin.change(|file| file.fields = vec![("cache-control", "no-store")]);
+    assert_eq!(world.range("50-149").await.code, 200);
+    world.layer.idle().await;
+    let got = world.range("0-9").await;
+    assert_eq!((got.outcome(), &got.bytes[..]), ("miss", &[7; 10][..]));
+}
