@@ -52,6 +52,9 @@ The cache:
   --slices SIZE         fetches long bodies in slices of this length, such as
                         4MiB, each once for all clients; it includes
                         --store-parts
+  --max-body SIZE       the longest body that is stored, or the longest sum of its
+                        parts; the storage has to have room for twice as much;
+                        default: 512MiB
   --resume N            asks the origin at most this often for the rest of a body
                         that breaks off, by Range and If-Range, while clients
                         wait for it; default: 0
@@ -201,7 +204,8 @@ impl Arguments {
                 "--private" => arguments.shared = false,
                 "--fetch-whole" => arguments.ranges.fetches_whole = true,
                 "--store-parts" => arguments.ranges.stores_parts = true,
-                "--slices" => arguments.ranges.slices = size(option, &value()?)?,
+                "--slices" => arguments.ranges.slices = size(option, &value()?, 1 << 30)?,
+                "--max-body" => arguments.ranges.max_body = Some(size(option, &value()?, 1 << 50)?),
                 "--resume" => arguments.ranges.resume = number(option, &value()?, 0, 1_000)? as u32,
                 "--tag-fields" => {
                     arguments.tag_fields.extend(value()?.split(',').map(|name| name.trim().to_owned()));
@@ -294,10 +298,10 @@ fn number(option: &str, text: &str, least: usize, most: usize) -> Result<usize, 
     number.ok_or_else(|| format!("{option} {text} is not a number from {least} to {most}"))
 }
 
-fn size(option: &str, text: &str) -> Result<u64, String> {
+fn size(option: &str, text: &str, most: u64) -> Result<u64, String> {
     let size = text.parse::<bytesize::ByteSize>().ok().map(|size| size.as_u64());
-    let size = size.filter(|size| (1024..=1 << 30).contains(size));
-    size.ok_or_else(|| format!("{option} {text} is not a size from 1KiB to 1GiB"))
+    let size = size.filter(|size| (1024..=most).contains(size));
+    size.ok_or_else(|| format!("{option} {text} is not a size from 1KiB to {}GiB", most >> 30))
 }
 
 fn seconds(option: &str, text: &str) -> Result<Duration, String> {

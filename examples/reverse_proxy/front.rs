@@ -37,6 +37,8 @@ pub struct Ranges {
     pub stores_parts: bool,
     /// In bytes, or zero.
     pub slices: u64,
+    /// In bytes. `None` for the default of the cache.
+    pub max_body: Option<u64>,
     /// How often the rest of a body is asked for.
     pub resume: u32,
 }
@@ -50,7 +52,12 @@ pub fn cache_layer<S: Storage>(
     ranges: Ranges,
     tag_fields: &[String],
 ) -> tower_response_cache::Result<CacheLayer<S>> {
-    CacheLayer::builder(storage)
+    let builder = CacheLayer::builder(storage);
+    let builder = match ranges.max_body {
+        Some(bytes) => builder.max_body_bytes(bytes),
+        None => builder,
+    };
+    builder
         // The cache holds several chunks of each body that it is storing. Short chunks cost a server with many slow clients
         // less memory, and hits from SQLite are as fast.
         .chunk_bytes(32 * 1024)
