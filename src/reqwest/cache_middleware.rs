@@ -11,7 +11,9 @@ use http::{Extensions, HeaderMap, Uri, header, request};
 
 use super::fetcher::{ChainFetcher, FinalUrl, RequestTemplate};
 use crate::body::CacheBody;
-use crate::control::{BypassReason, CacheOptions};
+#[cfg(feature = "content-keys")]
+use crate::control::BypassReason;
+use crate::control::CacheOptions;
 use crate::layer::CacheLayer;
 use crate::policy::HeaderHints;
 use crate::service::{Content, HiddenFields, Route, Shared, bypass, forward_unsafe, route, run};
