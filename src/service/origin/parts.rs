@@ -492,19 +492,20 @@ const STORED_FIRST: u64 = 256 * 1024;
 
 /// Answers a request with stored bytes, and fetches the others when the caller has come to them.
 ///
-/// Returns `None` if the origin has to be asked first, or the first bytes cannot be read.
+/// If all of them are stored, only those are fetched that the storage loses meanwhile. Returns `None` if the origin has to be
+/// asked first, or the first bytes cannot be read.
 pub(crate) async fn from_stored<S: Storage, F: Fetcher + 'static>(
     shared: &Arc<Shared<S>>,
     fetcher: F,
     request: &request::Parts,
     snapshot: &Snapshot,
     (key, record, wanted): (Key, &Record, Range<u64>),
+    outcome: Outcome,
 ) -> Option<Response<CacheBody<F::Body>>> {
     let stored = &variant_in(record)?.response;
     let parts = stored.body().parts()?;
-    let before = parts.first_gap(wanted.clone())?.start - wanted.start;
     let least = if shared.config.slices.is_some() { 1 } else { STORED_FIRST };
-    if before < least {
+    if parts.first_gap(wanted.clone()).is_some_and(|gap| gap.start - wanted.start < least) {
         return None;
     }
     let run = parts.run_at(wanted.start)?;
@@ -514,7 +515,7 @@ pub(crate) async fn from_stored<S: Storage, F: Fetcher + 'static>(
     let first = (wanted.start, Piece { source, is_stored: true, end: run.range.end });
     let now = shared.config.clock.now();
     let freshness = stored.freshness(shared.records.number, &shared.config.policy);
-    let mut status = stored_status(Outcome::Miss(MissReason::Partial), Stored::Unchanged, &freshness, now);
+    let mut status = stored_status(outcome, Stored::Unchanged, &freshness, now);
     status.level = record.level();
     let pieces = Filler {
         shared: Arc::clone(shared),

@@ -699,10 +699,11 @@ async fn evaluate_candidate<S: Storage, F: Fetcher>(
                 Ok([wanted]) if has_validator => {
                     let is_usable = matches!(decision, Decision::Serve { .. } | Decision::ServeStale(_));
                     let background = fetcher.background().filter(|_| is_usable);
-                    let about = (key, &record, wanted.clone());
+                    let (about, outcome) =
+                        ((key, &record, wanted.clone()), Outcome::Miss(MissReason::Partial));
                     if let Some(background) = background
                         && let Some(response) =
-                            Box::pin(from_stored(shared, background, parts, snapshot, about)).await
+                            Box::pin(from_stored(shared, background, parts, snapshot, about, outcome)).await
                     {
                         return Evaluated::Answered(response);
                     }
@@ -751,6 +752,18 @@ async fn evaluate_candidate<S: Storage, F: Fetcher>(
             Outcome::Stale(reason)
         }
     };
+    // The storage may lose bytes before the caller has come to them. They are fetched then.
+    if let Some(of_body) = variant.response.body().parts()
+        && policy::strong_validator(&variant.response.headers).is_some()
+        && let Some(background) = background_fetcher(fetcher, directives)
+        && let [wanted] = &*respond::wanted(shared, RequestView::of(parts), &variant.response, of_body.len)
+    {
+        let about = (key, &record, wanted.clone());
+        let answering = from_stored(shared, background, parts, snapshot, about, outcome);
+        if let Some(response) = Box::pin(answering).await {
+            return Evaluated::Answered(response);
+        }
+    }
     let mut status = stored_status(outcome, Stored::Unchanged, &freshness, now);
     status.level = record.level();
     match respond::from_record(shared, RequestView::of(parts), key, &record, status).await {

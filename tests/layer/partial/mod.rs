@@ -6,10 +6,11 @@ mod random;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::TryStreamExt;
 use http::HeaderMap;
 use http_body_util::BodyExt;
 use tower::{Layer, ServiceExt};
-use tower_response_cache::storage::{MemoryStorage, Storage};
+use tower_response_cache::storage::{Key, Kind, MemoryStorage, Storage};
 use tower_response_cache::{
     BodyErrorKind, Cache, CacheLayer, CacheLayerBuilder, CacheStatus, Clock, MockClock, NotStored, Outcome,
     Stored,
@@ -301,13 +302,8 @@ async fn lost_bytes_are_fetched_again() {
     world.range("500-999").await;
     world.origin.takes();
     let storage = world.layer.handle().storage().clone();
-    let keys: Vec<_> = futures_util::TryStreamExt::try_collect(storage.keys()).await.unwrap();
-    let chunks: Vec<_> = keys
-        .into_iter()
-        .filter(|key: &tower_response_cache::storage::Key| {
-            key.kind == tower_response_cache::storage::Kind::Chunk && key.part == 3
-        })
-        .collect();
+    let keys: Vec<Key> = storage.keys().try_collect().await.unwrap();
+    let chunks: Vec<Key> = keys.into_iter().filter(|key| key.kind == Kind::Chunk && key.part == 3).collect();
     storage.delete_many(&chunks).await.unwrap();
     let got = world.get(&[]).await;
     assert_eq!((got.code, got.error), (200, None));
@@ -521,4 +517,24 @@ async fn newer_response_that_is_not_stored_ends_the_parts() {
     world.layer.idle().await;
     let got = world.range("0-9").await;
     assert_eq!((got.outcome(), &got.bytes[..]), ("miss", &[7; 10][..]));
+}
+
+/// A reader does not notice that the storage has lost the bytes that it has not come to.
+#[tokio::test(start_paused = true)]
+async fn bytes_lost_under_a_reader_are_fetched_again() {
+    let world = World::new(1000);
+    world.range("0-999").await;
+    world.origin.takes();
+    let response = world.service.clone().oneshot(get_with(URL, &[])).await.unwrap();
+    assert!(response.body().status().unwrap().is_hit());
+    let mut body = response.into_body();
+    let mut got = body.frame().await.unwrap().unwrap().into_data().unwrap().to_vec();
+    let storage = world.layer.handle().storage().clone();
+    let keys: Vec<Key> = storage.keys().try_collect().await.unwrap();
+    let chunks: Vec<Key> = keys.into_iter().filter(|key| key.kind == Kind::Chunk && key.part > 9).collect();
+    assert_eq!(storage.delete_many(&chunks).await.unwrap(), 22);
+    got.extend_from_slice(&body.collect().await.unwrap().to_bytes());
+    assert_eq!(got, bytes(1000));
+    assert_eq!(world.origin.ranges(), ["bytes=320-999"]);
+    assert_eq!(world.get(&[]).await.outcome(), "hit");
 }
