@@ -30,7 +30,7 @@ use crate::pace::Slowest;
 use crate::server::Respond;
 use crate::upload::Upload;
 
-/// What happens to ranges of bodies, and to bodies that break off.
+/// Settings for ranges of bodies, and for bodies that break off.
 #[derive(Clone, Copy, Default)]
 pub struct Ranges {
     pub fetches_whole: bool,

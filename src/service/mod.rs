@@ -136,7 +136,7 @@
 //!   **outcome**.
 //! - **uncoalescable**: an entry whose responses are only for one caller each, so that requests do not wait for each other.
 //! - **download**: a body that is arriving from the origin. **reader**: reads a download, or a stored body, for one caller.
-//! - **break off**: what a body does that ends early, with an error or without. **continue**: to read the rest of such a body
+//! - **break off**: to end early, with an error or without, said of a body. **continue**: to read the rest of such a body
 //!   from a further response. **attempt**: one request for the rest.
 //! - **validate**: to ask the origin whether a stored response is still current. **freshen**: to update a stored response by
 //!   a 304. **refresh**: to validate in the background.

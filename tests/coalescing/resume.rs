@@ -553,7 +553,7 @@ async fn lying_origin_never_mixes_bytes() {
         }
         continued += layer.statistics().resumed();
         layer.idle().await;
-        // What is stored is whole.
+        // Only a whole body is stored.
         let stored = get_with("http://example.com/", &[("cache-control", "only-if-cached")]);
         let stored = service.oneshot(stored).await.unwrap();
         if stored.status() == StatusCode::OK {

@@ -1,4 +1,4 @@
-//! What the handle changes while the storage has not acknowledged a response.
+//! Changes by the handle while the storage has not acknowledged a response.
 
 use std::sync::Arc;
 

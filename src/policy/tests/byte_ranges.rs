@@ -117,7 +117,7 @@ fn close_ranges_are_joined_and_others_keep_their_order() {
         ("bytes=0-9,90-99", several(&[(0, 9), (90, 99)])),
         ("bytes=90-99,0-9", several(&[(90, 99), (0, 9)])),
         ("bytes=9000-9099,0-99,4000-4099", several(&[(9000, 9099), (0, 99), (4000, 4099)])),
-        // What is joined comes where its first member stood.
+        // Joined ranges come where the first of them stood.
         ("bytes=4000-4099,0-99,4050-4199", several(&[(4000, 4199), (0, 99)])),
         ("bytes=0-99,4050-4199,9000-9099,4000-4099", several(&[(0, 99), (4000, 4199), (9000, 9099)])),
     ] {

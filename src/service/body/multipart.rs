@@ -19,7 +19,7 @@ use crate::error::Error;
 use crate::hex;
 use crate::storage::random_id;
 
-/// What is around the ranges of a body in `multipart/byteranges` (RFC 9110 §14.6).
+/// The boundaries and heads around the ranges of a body in `multipart/byteranges` (RFC 9110 §14.6).
 pub(crate) struct Layout {
     /// 128 random bits, so that no body contains it by chance or by intent (RFC 2046 §5.1.1).
     boundary: String,

@@ -181,7 +181,7 @@ fn asked(slices: Option<u64>, parts: &Parts, offset: u64, wanted_end: u64) -> Ra
     begin.max(before.unwrap_or(0))..gap.end
 }
 
-/// What the origin has sent for a missing range.
+/// The answer of the origin to a request for a missing range.
 enum Sent<B> {
     /// The bytes of the same representation, from the first missing one on.
     Bytes(Response<B>, Times),
@@ -600,7 +600,8 @@ impl<S: Storage, F: Fetcher + 'static> Filler<S, F> {
     /// Fetches the slices after the one with an offset, as many as are set, in the background.
     ///
     /// It fetches none that is stored, being fetched, or not wanted.
-    fn prefetch(&mut self, offset: u64, parts: &Arc<Parts>) {
+    /// `ended_flights` is the number of ended flights before the parts were read.
+    fn prefetch(&mut self, offset: u64, parts: &Arc<Parts>, ended_flights: u64) {
         let (Some(slice), Ok(_)) = (self.shared.config.slices, Handle::try_current()) else { return };
         for ahead in 1..=self.shared.config.prefetch {
             let start = (offset / slice).saturating_add(ahead).saturating_mul(slice);
@@ -613,9 +614,12 @@ impl<S: Storage, F: Fetcher + 'static> Filler<S, F> {
             let Some(fetcher) = self.fetcher.get_mut().as_ref().and_then(Fetcher::background) else { return };
             let key = key_of_slice(self.snapshot.head, parts.id, start / slice);
             let flights = &self.shared.flights;
-            let joined =
-                flights.join((key, key), None, flights.ended_flights(), true, FlightOutcome::is_joinable);
+            let joined = flights.join((key, key), None, ended_flights, true, FlightOutcome::is_joinable);
             let Joined::Lead(flight, mut ticket) = joined else { continue };
+            // It may have been stored since the parts were read.
+            if ticket.looks_again {
+                continue;
+            }
             let gap = asked(Some(slice), parts, start, parts.len);
             let mut filler = Filler {
                 shared: Arc::clone(&self.shared),
@@ -704,7 +708,7 @@ impl<S: Storage, F: Fetcher + 'static> Pieces for Filler<S, F> {
             let ended_flights = self.shared.flights.ended_flights();
             let (parts, stamp) = self.current_parts().await;
             if self.shared.config.prefetch > 0 && !parts.runs().is_empty() {
-                self.prefetch(offset, &parts);
+                self.prefetch(offset, &parts, ended_flights);
             }
             let gap = match parts.run_at(offset) {
                 Some(run) => {
@@ -731,7 +735,12 @@ impl<S: Storage, F: Fetcher + 'static> Pieces for Filler<S, F> {
             let joined =
                 self.shared.flights.join((key, key), None, ended_flights, true, FlightOutcome::is_joinable);
             match joined {
-                Joined::Lead(_flight, mut ticket) if !ticket.looks_again => {
+                Joined::Lead(_flight, mut ticket) => {
+                    // A part may have been stored since the read. Nothing else fetches the slice meanwhile, so that this look
+                    // is the last one, however many flights of the entry end.
+                    if ticket.looks_again && self.current_parts().await.0.run_at(offset).is_some() {
+                        continue;
+                    }
                     let (is_led, flight) = (true, ticket.token());
                     let mut context = FetchContext { is_led, flight, ..FetchContext::unshared() };
                     let (piece, flight_outcome) = self.fetch(gap, offset, stamp, &mut context).await?;
@@ -751,8 +760,7 @@ impl<S: Storage, F: Fetcher + 'static> Pieces for Filler<S, F> {
                     let _ = timeout_at(until, following).await;
                     flight.retire();
                 }
-                // A part may have been stored since the read.
-                Joined::Lead(..) | Joined::Independent => {}
+                Joined::Independent => {}
             }
         }
         let (parts, stamp) = self.current_parts().await;

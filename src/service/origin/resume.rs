@@ -114,7 +114,7 @@ struct Resuming<S: Storage, F: Fetcher> {
     ///
     /// Exclusive, since a body need not be `Sync`.
     body: Option<Exclusive<BoxedBody<F::Body>>>,
-    /// What the body says of its end, since it can only be asked exclusively.
+    /// Whether the body has said that it is at its end. Kept here, since it can only be asked exclusively.
     body_is_end: bool,
     /// The offset after the bytes that the origin says the current response has.
     body_end: u64,

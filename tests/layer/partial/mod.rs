@@ -451,7 +451,7 @@ async fn next_slices_are_fetched_before_they_are_wanted() {
     assert_eq!((ranges.len(), world.get(&[]).await.outcome()), (6, "hit"), "{ranges:?}");
 }
 
-/// What a request has read is there for the next one, although the storage has not answered yet.
+/// The next request finds the bytes that a caller has read, although the storage has not answered yet.
 #[tokio::test(start_paused = true)]
 async fn parts_are_hits_while_they_are_being_written() {
     let storage = Faulty::new(Mode::HungWrites);

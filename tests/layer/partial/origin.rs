@@ -46,7 +46,7 @@ pub enum Validator {
     None,
 }
 
-/// What a request was answered with.
+/// An answer of the origin, and the request for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sent {
     pub status: u16,

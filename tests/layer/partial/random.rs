@@ -160,7 +160,7 @@ fn check<S: Storage>(
                         let (first, last) = of.0.split_once('-').unwrap();
                         let (first, last): (u64, u64) = (first.parse().unwrap(), last.parse().unwrap());
                         let asked = resolve(range.expect("a range was asked for"), len);
-                        // What the origin itself sends wrongly is passed on.
+                        // A range that the origin itself sends wrongly is passed on.
                         let is_asked = asked.as_ref().is_some_and(|asked| asked.start == first);
                         if has_faults && (of.1 != len.to_string() || last >= len || !is_asked) {
                             return;
@@ -187,7 +187,7 @@ fn check<S: Storage>(
                     false => wanted.starts_with(&got.bytes),
                 };
             }
-            // What the origin itself names wrongly is passed on.
+            // A range that the origin itself names wrongly is passed on.
             let is_passed_on = has_faults && got.status.stored() == Stored::No(NotStored::ContentRange);
             let (sent, lens) = (&file.sent, file.versions.iter().map(Bytes::len).collect::<Vec<_>>());
             assert!(

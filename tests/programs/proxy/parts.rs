@@ -176,7 +176,7 @@ fn broken_downloads_are_continued() {
             assert!(std::fs::read(&file).unwrap() == world.file);
         }
         let (sent, breaks) = world.report();
-        // What was under way when a connection broke is lost at most.
+        // At most the bytes that were under way when a connection broke are lost.
         assert!(
             sent <= world.file.len() + breaks * SLICE,
             "{sent} bytes were sent, {breaks} requests broke off"
