@@ -149,22 +149,22 @@ pub(crate) fn slice_key<S: Storage>(
 ) -> Option<Key> {
     let slice = shared.config.slices?;
     match need {
-        Need::Fetch(_) => {
-            Some(key_of_slice(*head, [0; 16], first_slice(shared, request, head, need)?.start / slice))
-        }
+        Need::Fetch(_) => Some(key_of_slice(*head, first_slice(shared, request, head, need)?.start / slice)),
         Need::Complete(_, record, wanted) => {
             let parts = variant_in(record)?.response.body().parts()?;
             let gap = parts.first_gap(wanted.clone())?;
-            Some(key_of_slice(*head, parts.id, gap.start / slice))
+            Some(key_of_slice(*head, gap.start / slice))
         }
         Need::Select | Need::Validate(..) => None,
     }
 }
 
 /// Returns a key by which the flight of a slice is found. No record has it.
-fn key_of_slice(head: Key, id: [u8; 16], number: u64) -> Key {
-    // Two slices of a body of more than 2^32 may share a flight, whose followers look again.
-    head.sibling(Kind::Chunk, id, number as u32)
+///
+/// It is the same before and after the first part is stored. A follower is never answered by the flight: it looks again, so that
+/// it matters to no request of which parts, variant or other slice with the same lower bits the flight is.
+fn key_of_slice(head: Key, number: u64) -> Key {
+    head.sibling(Kind::Chunk, [0; 16], number as u32)
 }
 
 /// Returns the missing bytes that are asked for in one request, the first of which is at an offset.
@@ -612,7 +612,7 @@ impl<S: Storage, F: Fetcher + 'static> Filler<S, F> {
                 continue;
             }
             let Some(fetcher) = self.fetcher.get_mut().as_ref().and_then(Fetcher::background) else { return };
-            let key = key_of_slice(self.snapshot.head, parts.id, start / slice);
+            let key = key_of_slice(self.snapshot.head, start / slice);
             let flights = &self.shared.flights;
             let joined = flights.join((key, key), None, ended_flights, true, FlightOutcome::is_joinable);
             let Joined::Lead(flight, mut ticket) = joined else { continue };
@@ -731,7 +731,7 @@ impl<S: Storage, F: Fetcher + 'static> Pieces for Filler<S, F> {
             let Some(slice) = slices.filter(|_| Handle::try_current().is_ok()) else {
                 return Ok(self.fetch(gap, offset, stamp, &mut FetchContext::unshared()).await?.0);
             };
-            let key = key_of_slice(self.snapshot.head, parts.id, offset / slice);
+            let key = key_of_slice(self.snapshot.head, offset / slice);
             let joined =
                 self.shared.flights.join((key, key), None, ended_flights, true, FlightOutcome::is_joinable);
             match joined {

@@ -123,6 +123,11 @@ impl InFlightWrites {
         if self.is_empty() { None } else { self.lock().chains.get(&key).cloned() }
     }
 
+    /// Returns the newest element of the chain of a key.
+    pub(crate) fn last(&self, key: Key) -> Option<Record> {
+        self.chain(key)?.lock().last.clone()
+    }
+
     /// Returns how a stamp that was read after [`chain`](Self::chain) relates to the chain.
     ///
     /// A foreign stamp ends the chain.

@@ -503,6 +503,17 @@ impl<S: Storage> Writer<S> {
             let _ = write.len.set(len);
         }
         self.announce(self.record(self.chunked(len), trailers, made_tag), self.seen(true))
+            .or_else(|| self.announce_part(len))
+    }
+
+    /// Announces a part after the parts that other requests are writing to the same key.
+    ///
+    /// Otherwise the next lookup would not find it before their writes have ended.
+    fn announce_part(&self, len: u64) -> Option<Write> {
+        let (key, new) = (self.target_key(), self.parts(len)?);
+        let last = self.records.in_flight.last(key)?;
+        let record = entry::record(self.merged(&last, &new)?, last.retain_until());
+        self.announce(record, Some(last.stamp()))
     }
 
     /// Announces a record, unless an invalidation forbids it.
