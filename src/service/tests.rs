@@ -73,11 +73,13 @@ fn futures_of_a_miss_are_small() {
     };
     // The first miss also allocates what later ones share.
     miss("first");
-    // The least of several, since tests in other threads may have changed what this thread has to look up again.
-    let used = ["second", "third", "fourth", "fifth"]
-        .map(|path| allocation_counter::measure(|| miss(path)).bytes_total);
+    // The first of many that is small: a test in another thread that listens to events makes this one allocate for spans.
+    let mut used = (0..20_000).map(|number| {
+        let path = format!("{number:05}");
+        allocation_counter::measure(|| miss(&path)).bytes_total
+    });
     // It was three times as much while the futures held their arguments twice.
-    assert!(used.iter().any(|bytes| *bytes <= 8 * 1024), "{used:?} bytes");
+    assert!(used.any(|bytes| bytes <= 8 * 1024));
 }
 
 #[cfg(not(feature = "axum"))]
