@@ -34,7 +34,7 @@ use crate::error::{Error, ErrorKind};
 use crate::policy::{self, NotStored};
 use crate::service::body::{ChunkReader, Download, Piece, Pieces, Reader, RecordRef, Stitched};
 use crate::service::coalesce::{FlightOutcome, Joined};
-use crate::service::records::{Part, Snapshot, is_by_content, variant_in};
+use crate::service::records::{Found, Part, Snapshot, is_by_content, variant_in};
 use crate::service::respond::{self, RequestView, stored_status};
 use crate::service::shared::Shared;
 use crate::service::tasks::after;
@@ -647,15 +647,24 @@ impl<S: Storage, F: Fetcher + 'static> Filler<S, F> {
     }
 
     /// Returns the stored parts, to which others may have been added since the response began, and the stamp of their record.
-    async fn current_parts(&self) -> (Arc<Parts>, Option<Stamp>) {
-        let read = self.shared.records.read_slot(self.key, None).await.ok().flatten();
-        let current = read.as_ref().and_then(|record| {
-            let variant = variant_in(record)?;
-            let parts = variant.response.body().parts()?;
-            let is_same = policy::is_same_representation(&variant.response.headers, &self.stored.headers);
-            (is_same && parts.len == self.parts.len).then(|| (Arc::clone(parts), Some(record.stamp())))
-        });
-        current.unwrap_or_else(|| (Arc::clone(&self.parts), None))
+    ///
+    /// What is fetched from now on is added to them.
+    async fn current_parts(&mut self) -> (Arc<Parts>, Option<Stamp>) {
+        let Self { shared, request, snapshot, key, stored, parts, .. } = self;
+        if let Some(uri) = shared.config.identify(request) {
+            // Boxed, since the body of a response would have room for all of a lookup.
+            let looking = Box::pin(shared.records.find(snapshot.own().head, &uri, request));
+            if let (current, Found::Candidate(at, record)) = looking.await
+                && let Some(variant) = variant_in(&record)
+                && let Some(found) = variant.response.body().parts()
+                && found.len == parts.len
+                && policy::is_same_representation(&variant.response.headers, &stored.headers)
+            {
+                (*snapshot, *key) = (current, at);
+                return (Arc::clone(found), Some(record.stamp()));
+            }
+        }
+        (Arc::clone(parts), None)
     }
 
     /// Asks the origin for missing bytes, of which those from an offset on are wanted.

@@ -10,7 +10,8 @@
 //! - A record is in its chain before the caller has the last byte of the response, and until the storage has answered.
 //! - The elements of a chain are written one after another, in order.
 //! - An element that is not written takes its successors with it, also when its writer is dropped or panics.
-//! - A chain leaves the map when it has no element left to write.
+//! - A chain leaves the map when it has no element left to write, and no part of its response is being fetched. A part is
+//!   added to what is there when it has come, which the chain knows.
 //!
 //! # Locks
 //!
@@ -51,6 +52,8 @@ pub(crate) struct InFlightWrites {
 struct Writes {
     // Keys are hashes already, so that the quick hasher is enough. It is seeded at random, as that of std.
     chains: HashMap<Key, Arc<Chain>, RandomState>,
+    /// How many parts are being fetched that will be added to the response at a key.
+    awaited: HashMap<Key, usize, RandomState>,
     /// The chunks of bodies. Each is written once and compared with nothing, so that they need no chain.
     chunks: HashMap<Key, Record, RandomState>,
 }
@@ -90,6 +93,13 @@ pub(crate) struct Write {
     is_done: bool,
 }
 
+/// Keeps the chain of a key in the map, for a part that will be added to its response.
+#[derive(Debug)]
+pub(crate) struct AwaitedPart {
+    in_flight: Arc<InFlightWrites>,
+    key: Key,
+}
+
 /// A chunk that is being written. Readers find it until this is dropped.
 #[derive(Debug)]
 pub(crate) struct ChunkWrite {
@@ -126,6 +136,12 @@ impl InFlightWrites {
     /// Returns the newest element of the chain of a key.
     pub(crate) fn last(&self, key: Key) -> Option<Record> {
         self.chain(key)?.lock().last.clone()
+    }
+
+    /// Keeps the chain of a key for a part that is being fetched, until the returned guard is dropped.
+    pub(crate) fn await_part(self: &Arc<Self>, key: Key) -> AwaitedPart {
+        *self.lock().awaited.entry(key).or_default() += 1;
+        AwaitedPart { in_flight: Arc::clone(self), key }
     }
 
     /// Returns how a stamp that was read after [`chain`](Self::chain) relates to the chain.
@@ -194,16 +210,16 @@ impl InFlightWrites {
         // Copied first, so that the lock of the map is not held while each chain is locked.
         let chains: Vec<(Key, Arc<Chain>)> =
             self.lock().chains.iter().map(|(key, chain)| (*key, Arc::clone(chain))).collect();
-        let last = |(key, chain): (Key, Arc<Chain>)| Some((key, chain.lock().last.clone()?));
+        let last = |(key, chain): (Key, Arc<Chain>)| Some((key, chain.lock().elements.back().cloned()?));
         chains.into_iter().filter_map(last).collect()
     }
 
-    /// Removes a chain from the map if it has no element left to write.
+    /// Removes a chain from the map if it has no element left to write, and no part is awaited that could follow it.
     fn leave(&self, key: Key, chain: &Arc<Chain>) {
         let mut writes = self.lock();
         // The key may have a newer chain by now. Elements are added under this lock too, so that none is added in between.
         let is_own = writes.chains.get(&key).is_some_and(|existing| Arc::ptr_eq(existing, chain));
-        if is_own && chain.lock().elements.is_empty() {
+        if is_own && chain.lock().is_over(writes.awaited.contains_key(&key)) {
             writes.chains.remove(&key);
             self.count(&writes);
         }
@@ -281,7 +297,14 @@ impl ChainState {
             self.last = Some(record.clone());
             self.is_asked = false;
         }
-        if follows || !self.elements.is_empty() { Some(follows) } else { None }
+        // A part that was awaited meanwhile is compared with what another one has replaced.
+        let loses = !self.elements.is_empty() || (self.last.is_some() && self.written.contains(&seen));
+        if follows || loses { Some(follows) } else { None }
+    }
+
+    /// Returns whether the chain has no element left to write, nor one that a part `is_awaited` to follow.
+    fn is_over(&self, is_awaited: bool) -> bool {
+        self.elements.is_empty() && (self.last.is_none() || !is_awaited)
     }
 
     /// Returns how a stamp relates to the chain, and marks the newest element as returned.
@@ -289,8 +312,11 @@ impl ChainState {
         let Some(last) = self.last.clone() else { return Resolved::Outdated };
         let is_own = self.written.contains(&existing) || self.index_of(existing).is_some();
         if !is_own {
-            // After all elements are written, any process may have written a later record, and the chain does not know it.
-            return if self.elements.is_empty() { Resolved::Outdated } else { Resolved::Foreign };
+            return Resolved::Foreign;
+        }
+        // All of it is written, so that the storage has lost the last element if it still holds an earlier one.
+        if self.elements.is_empty() && existing != Some(last.stamp()) {
+            return Resolved::Outdated;
         }
         self.is_asked = true;
         Resolved::Last(last)
@@ -394,6 +420,25 @@ impl Drop for Write {
     }
 }
 
+impl Drop for AwaitedPart {
+    fn drop(&mut self) {
+        let mut writes = self.in_flight.lock();
+        if let Some(awaited) = writes.awaited.get_mut(&self.key) {
+            *awaited -= 1;
+            if *awaited > 0 {
+                return;
+            }
+        }
+        writes.awaited.remove(&self.key);
+        // Its elements leave the map by themselves. Dropped after the guard.
+        let chain = writes.chains.get(&self.key).cloned();
+        drop(writes);
+        if let Some(chain) = chain {
+            self.in_flight.leave(self.key, &chain);
+        }
+    }
+}
+
 impl ChunkWrite {
     /// Returns the key of the chunk.
     pub(crate) fn key(&self) -> Key {
@@ -474,6 +519,36 @@ mod tests {
         drop(third);
         first.written();
         assert!(in_flight.is_empty());
+    }
+
+    #[test]
+    fn awaited_part_follows_what_was_written_meanwhile() {
+        let in_flight = Arc::new(InFlightWrites::default());
+        let (first, second) = (in_flight.await_part(KEY), in_flight.await_part(KEY));
+        let write = in_flight.write(KEY, None, record()).expect("no other write");
+        let stamp = Some(write.record().stamp());
+        write.written();
+        assert!(in_flight.write(KEY, None, record()).is_none(), "another write has replaced what it saw");
+        assert_eq!(last(&in_flight, stamp), stamp);
+        assert!(in_flight.listed().is_empty(), "the storage has it");
+        // What the storage has lost is not answered from the chain.
+        let chain = in_flight.chain(KEY).expect("it is awaited");
+        assert!(matches!(in_flight.resolve(KEY, &chain, None), Resolved::Outdated));
+        drop(first);
+        let next = in_flight.write(KEY, stamp, record()).expect("it follows");
+        drop(second);
+        assert_eq!(last(&in_flight, stamp), Some(next.record().stamp()));
+        next.written();
+        assert!(in_flight.is_empty());
+        let third = in_flight.await_part(KEY);
+        let write = in_flight.write(KEY, stamp, record()).expect("a new chain begins");
+        write.written();
+        assert!(!in_flight.is_empty());
+        let chain = in_flight.chain(KEY).expect("it is awaited");
+        assert!(matches!(in_flight.resolve(KEY, &chain, Some(record().stamp())), Resolved::Foreign));
+        assert!(in_flight.is_empty(), "a foreign record ends it");
+        drop(third);
+        assert!(in_flight.lock().awaited.is_empty());
     }
 
     #[test]

@@ -24,7 +24,7 @@ use http::{HeaderMap, HeaderName, StatusCode, header, request};
 
 use super::Records;
 use super::chunks::ReadDeadline;
-use super::in_flight::{ChunkWrite, Write};
+use super::in_flight::{AwaitedPart, ChunkWrite, Write};
 use super::lease::Lease;
 use super::lookup::{Snapshot, variant_in};
 use crate::control::Stored;
@@ -104,6 +104,8 @@ struct PartWrite {
     part: Part,
     /// Its length, once it has arrived.
     len: OnceLock<u64>,
+    /// Keeps what other parts write meanwhile, which this one is announced after.
+    _awaited: AwaitedPart,
 }
 
 /// Stores one response. It is created when the head of the response has arrived, before its body.
@@ -147,12 +149,6 @@ pub(crate) struct Writer<S: Storage> {
     ///
     /// A std `Mutex`, held to take the lease out, which any of the tasks that share the writer may do.
     lease: Mutex<Option<Box<Lease<S>>>>,
-}
-
-impl PartWrite {
-    fn new(part: Part) -> Box<Self> {
-        Box::new(Self { part, len: OnceLock::new() })
-    }
 }
 
 /// Tells which record a response is written to.
@@ -277,7 +273,12 @@ impl<S: Storage> Writer<S> {
     /// Returns the writer of a response that is a part of a representation.
     pub(crate) fn with_part(self, part: Part) -> Self {
         // It needs no placeholder, since it can be added to what another request stores meanwhile. A tag is of a whole body.
-        Self { part: OnceLock::from(PartWrite::new(part)), placeholder: None, makes_tag: false, ..self }
+        Self { part: OnceLock::from(self.part_write(part)), placeholder: None, makes_tag: false, ..self }
+    }
+
+    fn part_write(&self, part: Part) -> Box<PartWrite> {
+        let awaited = self.records.in_flight.await_part(self.target_key());
+        Box::new(PartWrite { part, len: OnceLock::new(), _awaited: awaited })
     }
 
     /// Returns the variant that is written.
@@ -476,7 +477,7 @@ impl<S: Storage> Writer<S> {
             && !replaces
             && *status == StatusCode::OK
             && policy::strong_validator(headers).is_some();
-        may_be && self.part.set(PartWrite::new(Part { start: 0, complete, stored: None })).is_ok()
+        may_be && self.part.set(self.part_write(Part { start: 0, complete, stored: None })).is_ok()
     }
 
     /// Announces the record of a complete small body, before its caller has the last byte.

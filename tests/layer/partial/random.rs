@@ -21,16 +21,17 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-fn seeds() -> Range<u64> {
+/// Returns the seeds to run, which are so many unless the environment says otherwise.
+pub fn seeds(usual: u64) -> Range<u64> {
     match number("PARTS_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..number("PARTS_SEEDS").unwrap_or(SEEDS),
+        None => 0..number("PARTS_SEEDS").unwrap_or(usual),
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn every_answer_is_the_bytes_or_an_error() {
-    for seed in seeds() {
+    for seed in seeds(SEEDS) {
         run(seed, MemoryStorage::new(), |_| true).await;
     }
 }
@@ -38,7 +39,7 @@ async fn every_answer_is_the_bytes_or_an_error() {
 /// The storage fails, hangs and works in turn.
 #[tokio::test(start_paused = true)]
 async fn every_answer_is_the_bytes_or_an_error_on_a_faulty_storage() {
-    for seed in seeds() {
+    for seed in seeds(SEEDS) {
         let storage = Faulty::new(Mode::Well);
         let modes = [Mode::Well, Mode::Well, Mode::Failing, Mode::HungWrites];
         let of_run = storage.clone();
