@@ -168,6 +168,14 @@ impl<S: Storage> Download<S> {
         Arc::new(Self { writer, expected, wakers, waker, state: Mutex::new(state) })
     }
 
+    /// Returns whether the body is a slice of another one, which is no longer than is set.
+    pub(crate) fn is_slice(&self) -> bool {
+        let (Some(slice), Some(len)) = (self.writer.records.config.slices, self.expected) else {
+            return false;
+        };
+        self.writer.part().is_some() && len <= slice
+    }
+
     /// Locks the state.
     ///
     /// While the guard is held, nothing may be awaited and no reader may be dropped.

@@ -4,8 +4,8 @@
 //!
 //! - A reader that is behind the bytes in memory reads the storage, and never ends short.
 //! - A reader that is dropped holds up no other reader.
-//! - When the last reader is dropped, the download ends, unless that reader has all of the part that it wanted, or
-//!   `finish_on_drop` is set.
+//! - When the last reader is dropped, the download ends, unless that reader has all of the part that it wanted,
+//!   `finish_on_drop` is set, or it is of a slice.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -321,10 +321,11 @@ impl<S: Storage> Drop for Reader<S> {
         let left = state.positions.leave(self.number);
         let records = Arc::clone(&self.download.writer.records);
         // A caller that has read the part that it wanted has caused the whole to be fetched, which later requests can use.
-        // After a caller that was dropped before that, the body may not be wanted by any request.
+        // After a caller that was dropped before that, the body may not be wanted by any request. A slice is short, and on its
+        // way already: the next reader would have to ask for its rest, most of which has been sent by then.
         let continues = left == 0
             && !self.drains
-            && (records.config.finish_on_drop || self.has_its_part())
+            && (records.config.finish_on_drop || self.has_its_part() || self.download.is_slice())
             && state.is_open()
             && Handle::try_current().is_ok();
         // It begins at the end of what has arrived: the bytes before are in the storage, and need not be read again. Under the

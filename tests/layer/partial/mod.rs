@@ -298,6 +298,24 @@ async fn dropped_download_is_continued_by_the_next_request() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn slice_is_fetched_to_its_end_after_its_reader_is_dropped() {
+    for frames in [0, 1, 14, 20, 29] {
+        let world = World::on(MemoryStorage::new(), 1000, |builder| builder.slices(100));
+        world.read(get_with(URL, &[]), frames).await;
+        world.layer.idle().await;
+        // Frames of seven bytes, of which the last one of a slice has two.
+        let begun = 1 + frames.saturating_sub(1) as u64 / 15;
+        assert_eq!(world.origin.ranges().len() as u64, begun, "{frames}");
+        let got = world.range(&format!("0-{}", begun * 100 - 1)).await;
+        assert_eq!((got.outcome(), got.bytes.len() as u64), ("hit", begun * 100), "{frames}");
+        assert_eq!(world.get(&[]).await.bytes, bytes(1000));
+        world.layer.idle().await;
+        let counts = &world.origin.0.lock().unwrap().counts;
+        assert!(counts.iter().all(|count| *count == 1), "no byte came twice");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn lost_bytes_are_fetched_again() {
     let world = World::new(1000);
     world.range("0-499").await;
