@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use super::expiries::{Expiries, ExpiryId, earlier};
-use super::parts::Parts;
+use super::parts::{Extent, Parts};
 use crate::policy::{self, Freshness, IgnoredSelectors, MadeTag, NoVarySearch, RuleTtl};
 use crate::storage::{Key, Kind};
 use crate::time::Timestamp;
@@ -253,6 +253,18 @@ impl StoredBody {
         match self {
             Self::Parts(parts) => Some(parts),
             _ => None,
+        }
+    }
+
+    /// Returns the stored parts of the body. One that was stored as a whole, in chunks, is one part.
+    pub(crate) fn as_parts(&self) -> Option<Cow<'_, Arc<Parts>>> {
+        match *self {
+            Self::Inline(_) => None,
+            Self::Parts(ref parts) => Some(Cow::Borrowed(parts)),
+            Self::Chunked { id, chunk_len, len, retain_until } => {
+                let extent = Extent { id, chunk_len, len, start: 0 };
+                Some(Cow::Owned(Arc::new(Parts::new(id, len, extent, retain_until))))
+            }
         }
     }
 

@@ -180,6 +180,20 @@ async fn body_of_parts<S: Storage, B>(
     }))
 }
 
+/// Returns whether bytes of a stored body are fetched again that the storage loses while it is read.
+///
+/// A body that is read in one operation has none to lose.
+pub(super) fn continues(config: &Config, stored: &StoredResponse) -> bool {
+    if !config.store_parts {
+        return false;
+    }
+    let is_long = match ChunkedBody::of(stored.body()) {
+        Some(body) => stored.status == StatusCode::OK && stored.trailers().is_none() && !body.is_one_batch(),
+        None => stored.body().parts().is_some(),
+    };
+    is_long && policy::strong_validator(&stored.headers).is_some()
+}
+
 /// Returns the ranges of a stored body that answer a request.
 pub(super) fn wanted<S: Storage>(
     shared: &Shared<S>,

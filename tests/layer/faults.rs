@@ -335,6 +335,7 @@ async fn body_with_missing_chunk_is_fetched_again() {
         let answer = cache.get(A).await;
         assert_eq!(answer.status.outcome(), Outcome::Miss(MissReason::BodyGone));
         assert_eq!(answer.body, "0123456789abcdef");
+        assert_eq!(cache.get(A).await.word(), "hit");
     }
 }
 

@@ -7,7 +7,7 @@
 //! - While the caller uses one chunk, at most [`MAX_READ_AHEAD`] further chunks are read, or as many as a [`Batch`] has if the
 //!   storage shares its bytes.
 //! - A chunk that is missing or has a wrong length ends the body with an error, never short. The record that names it is not
-//!   used again.
+//!   used again: the caller fetches and replaces it if the head was not returned yet.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -74,8 +74,9 @@ pub(crate) struct ChunkReader<S: Storage> {
     records: Arc<Records<S>>,
     /// The record that names the body.
     source: RecordRef,
-    /// The body is a part of the record's. The record stays if it is damaged, since the other parts may be whole.
-    is_part: bool,
+    /// The record stays if the body is damaged: its head was not returned yet, or the body is a part of the record's, whose
+    /// other parts may be whole.
+    keeps_record: bool,
     body: ChunkedBody,
     /// The number of the next chunk that is not in the batch.
     next: u32,
@@ -122,14 +123,6 @@ impl Drop for ReadTask {
     }
 }
 
-/// Tells why a body cannot be read.
-enum Missing {
-    /// The storage does not have one of its chunks.
-    Gone,
-    /// The storage failed, so that it is not known whether it has the chunks.
-    Unknown,
-}
-
 /// Describes a chunked body, as its record does.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ChunkedBody {
@@ -157,6 +150,16 @@ impl ChunkedBody {
         Some(number(start)?..=number(last)?)
     }
 
+    /// Returns the maximum number of chunks in a batch.
+    fn batch_len(&self) -> u32 {
+        (MAX_BATCH_BYTES / self.chunk_len).clamp(1, MAX_BATCH as u32)
+    }
+
+    /// Returns whether all of the body is read in one operation of a storage that returns chunks at once.
+    pub(crate) fn is_one_batch(&self) -> bool {
+        self.len <= u64::from(self.batch_len()) * u64::from(self.chunk_len)
+    }
+
     /// Returns the length of a chunk.
     fn len_of(&self, number: u32) -> u64 {
         let (number, chunk_len) = (u64::from(number), u64::from(self.chunk_len));
@@ -181,8 +184,12 @@ impl<S: Storage> ChunkReader<S> {
         if reader.last - reader.next >= reader.batch_len() {
             reader.hold();
         }
+        if !reader.read_batch(reader.last) {
+            return None;
+        }
+        reader.keeps_record = false;
         // Boxed only now, since most storages do not return chunks at once.
-        reader.read_batch(reader.last).then(|| Box::new(reader))
+        Some(Box::new(reader))
     }
 
     /// Opens `count` bytes of a body from an offset, after [`open_now`](Self::open_now) has returned `None`.
@@ -200,7 +207,11 @@ impl<S: Storage> ChunkReader<S> {
         let mut reader = Box::new(Self::new(records, source, body, (start, count), trailers)?);
         let further = further.iter().map(|range| body.numbers((range.start, range.end - range.start)));
         let further: Vec<_> = further.collect::<Option<_>>()?;
-        reader.begin(further).await.then_some(reader)
+        if !reader.begin(further).await {
+            return None;
+        }
+        reader.keeps_record = false;
+        Some(reader)
     }
 
     /// Reads the first wanted chunk, and checks that the storage has all others, and the `further` ones.
@@ -217,8 +228,7 @@ impl<S: Storage> ChunkReader<S> {
         let first = async {
             match first.await {
                 Ok(Some(chunk)) => Ok(chunk),
-                Ok(None) => Err(Missing::Gone),
-                Err(_) => Err(Missing::Unknown),
+                _ => Err(()),
             }
         };
         // A storage that evicts single keys may have lost any of them, and after the head was sent only an error could say so.
@@ -228,8 +238,8 @@ impl<S: Storage> ChunkReader<S> {
         let others = async {
             match reader.records.has_chunks(others).await {
                 Ok(true) => Ok(()),
-                Ok(false) => Err(Missing::Gone),
-                Err(_) => Err(Missing::Unknown),
+                // Also if the storage failed: the body may be there, so that its record stays, and the next request tries again.
+                _ => Err(()),
             }
         };
         // The first chunk is polled first: if it is missing at once, the others are not checked. Their future is boxed, since
@@ -240,12 +250,7 @@ impl<S: Storage> ChunkReader<S> {
                 reader.batch.chunks[0] = Some(data);
                 true
             }
-            Err(Missing::Gone) => {
-                reader.put_out_of_use();
-                false
-            }
-            // The body may be there, so that its record stays, and the next request tries again.
-            Err(Missing::Unknown) => false,
+            Err(()) => false,
         }
     }
 
@@ -258,7 +263,8 @@ impl<S: Storage> ChunkReader<S> {
         body: ChunkedBody,
         part: (u64, u64),
     ) -> Option<Box<Self>> {
-        Self::new(records, source, body, part, None).map(Box::new)
+        let reader = Self::new(records, source, body, part, None)?;
+        Some(Box::new(Self { keeps_record: false, ..reader }))
     }
 
     /// Returns a reader of `count` bytes of a body from an offset, which has read nothing yet.
@@ -277,7 +283,7 @@ impl<S: Storage> ChunkReader<S> {
         Some(Self {
             records: Arc::clone(records),
             source,
-            is_part: false,
+            keeps_record: true,
             body,
             next: *numbers.start(),
             last: *numbers.end(),
@@ -299,7 +305,7 @@ impl<S: Storage> ChunkReader<S> {
 
     /// Returns the maximum number of chunks in a batch.
     fn batch_len(&self) -> u32 {
-        (MAX_BATCH_BYTES / self.body.chunk_len).clamp(1, MAX_BATCH as u32)
+        self.body.batch_len()
     }
 
     /// Reads the next batch if the storage returns it at once and has all chunks from `next` to `last`.
@@ -412,17 +418,16 @@ impl<S: Storage> ChunkReader<S> {
         let (body, part) =
             (ChunkedBody { id, chunk_len, len }, (range.start - start, range.end - range.start));
         if let Some(mut reader) = Self::open_now(records, source, body, part, None) {
-            reader.is_part = true;
+            reader.keeps_record = true;
             return Some(reader);
         }
         let mut reader = Box::new(Self::new(records, source, body, part, None)?);
-        reader.is_part = true;
         reader.begin(Vec::new()).await.then_some(reader)
     }
 
     /// Keeps the record from being used again, since its body is damaged.
     fn put_out_of_use(&self) {
-        if self.is_part {
+        if self.keeps_record {
             return;
         }
         self.records.put_out_of_use(self.source.key, self.source.stamp, false);

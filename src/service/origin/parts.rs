@@ -503,7 +503,7 @@ pub(crate) async fn from_stored<S: Storage, F: Fetcher + 'static>(
     outcome: Outcome,
 ) -> Option<Response<CacheBody<F::Body>>> {
     let stored = &variant_in(record)?.response;
-    let parts = stored.body().parts()?;
+    let parts = stored.body().as_parts()?;
     let least = if shared.config.slices.is_some() { 1 } else { STORED_FIRST };
     if parts.first_gap(wanted.clone()).is_some_and(|gap| gap.start - wanted.start < least) {
         return None;
@@ -524,7 +524,7 @@ pub(crate) async fn from_stored<S: Storage, F: Fetcher + 'static>(
         snapshot: snapshot.clone(),
         key,
         stored: stored.clone(),
-        parts: Arc::clone(parts),
+        parts: Arc::clone(&parts),
         end: wanted.end,
     };
     let source = Box::new(Stitched::new(pieces, wanted, Some(first)));
@@ -656,12 +656,12 @@ impl<S: Storage, F: Fetcher + 'static> Filler<S, F> {
             let looking = Box::pin(shared.records.find(snapshot.own().head, &uri, request));
             if let (current, Found::Candidate(at, record)) = looking.await
                 && let Some(variant) = variant_in(&record)
-                && let Some(found) = variant.response.body().parts()
+                && let Some(found) = variant.response.body().as_parts()
                 && found.len == parts.len
                 && policy::is_same_representation(&variant.response.headers, &stored.headers)
             {
                 (*snapshot, *key) = (current, at);
-                return (Arc::clone(found), Some(record.stamp()));
+                return (found.into_owned(), Some(record.stamp()));
             }
         }
         (Arc::clone(parts), None)

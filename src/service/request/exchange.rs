@@ -753,10 +753,10 @@ async fn evaluate_candidate<S: Storage, F: Fetcher>(
         }
     };
     // The storage may lose bytes before the caller has come to them. They are fetched then.
-    if let Some(of_body) = variant.response.body().parts()
-        && policy::strong_validator(&variant.response.headers).is_some()
+    if respond::continues(config, &variant.response)
         && let Some(background) = background_fetcher(fetcher, directives)
-        && let [wanted] = &*respond::wanted(shared, RequestView::of(parts), &variant.response, of_body.len)
+        && let len = variant.response.body().len()
+        && let [wanted] = &*respond::wanted(shared, RequestView::of(parts), &variant.response, len)
     {
         let about = (key, &record, wanted.clone());
         let answering = from_stored(shared, background, parts, snapshot, about, outcome);

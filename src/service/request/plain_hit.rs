@@ -189,9 +189,13 @@ fn plain_hit<S: Storage, B>(
     {
         return None;
     }
+    // Only the loop has a fetcher, which fetches what the storage loses.
+    if respond::continues(config, stored) {
+        return None;
+    }
     let freshness = stored.freshness(records.number, &config.policy);
     let directives = config.directives_of(parts, view.interest);
-    // A refresh needs a fetcher, which only the loop has.
+    // A refresh needs a fetcher.
     let Decision::Serve { may_refresh: false } = decide(config, &directives, &freshness, now) else {
         return None;
     };
