@@ -208,7 +208,7 @@ mod wakers;
 pub use self::body::{BodyError, BodyErrorKind, CacheBody};
 pub use self::builder::CacheLayerBuilder;
 pub use self::control::{
-    BypassReason, CacheMode, CacheOptions, CacheStatus, MissReason, Outcome, Stored, scope,
+    BypassReason, CacheMode, CacheOptions, CacheStatus, MissReason, Outcome, PartialBody, Stored, scope,
 };
 pub use self::error::{Error, ErrorKind, Result};
 pub use self::handle::{

@@ -49,7 +49,7 @@ pub struct Row {
 #[derive(Debug, Serialize)]
 struct Parts {
     bytes: u64,
-    count: usize,
+    count: u32,
 }
 
 impl Row {
@@ -62,7 +62,7 @@ impl Row {
             body_bytes: entry.body_len(),
             stored_bytes: entry.stored_len(),
             in_chunks: entry.is_chunked(),
-            parts: entry.parts().map(|(bytes, count)| Parts { bytes, count }),
+            parts: entry.partial().map(|of| Parts { bytes: of.stored(), count: of.parts() }),
             vary: entry.vary().iter().map(HeaderName::as_str).collect::<Vec<_>>().join(" ").into(),
             personal: entry.is_personal(),
             requested_at: entry.requested_at(),

@@ -92,10 +92,8 @@ fn print_facts(entry: &StoredEntry, output: &mut Output) -> Result<(), Failure> 
     let chunks = if entry.is_chunked() { ", in chunks" } else { "" };
     let bytes = |bytes| format!("{} bytes ({})", text::grouped(bytes), text::size(bytes));
     fact("body", &format!("{}{chunks}", bytes(entry.body_len())))?;
-    if let Some((stored, count)) = entry.parts() {
-        let parts = if count == 1 { "part" } else { "parts" };
-        let of = text::size(entry.body_len());
-        fact("of it stored", &format!("{} of {of} in {count} {parts}", text::size(stored)))?;
+    if let Some(partial) = entry.partial() {
+        fact("of it stored", &partial.to_string())?;
     }
     fact("in storage", &bytes(entry.stored_len()))?;
     fact("requested", &text::timestamp(entry.requested_at(), now))?;

@@ -24,7 +24,7 @@ const SECRET_WORDS: [&str; 7] = ["auth", "token", "secret", "password", "api-key
 #[derive(Debug, Serialize)]
 struct PartsOfBody {
     bytes: u64,
-    count: usize,
+    count: u32,
 }
 
 /// A stored response without its fields, which take most of the memory.
@@ -64,7 +64,7 @@ impl Row {
             body_bytes: entry.body_len(),
             stored_bytes: entry.stored_len(),
             is_chunked: entry.is_chunked(),
-            parts: entry.parts().map(|(bytes, count)| PartsOfBody { bytes, count }),
+            parts: entry.partial().map(|of| PartsOfBody { bytes: of.stored(), count: of.parts() }),
             vary: entry.vary().iter().map(|name| name.as_str().into()).collect(),
             is_personal: entry.is_personal(),
             requested_at: millis(entry.requested_at()),

@@ -8,6 +8,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::PartialBody;
 use crate::policy::{NotStored, StaleReason, ValidateReason};
 use crate::storage::tiered::Level;
 
@@ -40,6 +41,8 @@ pub struct CacheStatus {
     pub(crate) is_background: bool,
     /// The stored response would be fresh, had it not been expired by hand.
     pub(crate) is_expired: bool,
+    /// What was stored of the body when the response began, if it is stored in parts.
+    pub(crate) partial: Option<PartialBody>,
 }
 
 /// The source of a response.
@@ -166,6 +169,7 @@ impl CacheStatus {
             is_stored: false,
             is_background: false,
             is_expired: false,
+            partial: None,
         }
     }
 
@@ -230,6 +234,14 @@ impl CacheStatus {
         self.level
     }
 
+    /// Returns how much of the body was stored when the response began, if it is stored in
+    /// [parts](crate::CacheLayerBuilder::store_parts).
+    ///
+    /// As text, a status has it as `detail`, unless that says why nothing was stored.
+    pub fn partial(&self) -> Option<PartialBody> {
+        self.partial
+    }
+
     /// Returns the outcome as one word.
     ///
     /// It is `hit`, `stale`, `revalidated`, `miss`, `bypass`, `refused` or `failed`.
@@ -244,8 +256,11 @@ impl CacheStatus {
     /// Returns `None` for any other status.
     pub(crate) fn plain_hit_ttl(&self) -> Option<i64> {
         let is_plain = self.outcome == Outcome::Hit && self.stored == Stored::Unchanged;
-        let has_more =
-            self.origin_status.is_some() || self.is_stored || self.collapsed || self.level.is_some();
+        let has_more = self.origin_status.is_some()
+            || self.is_stored
+            || self.collapsed
+            || self.level.is_some()
+            || self.partial.is_some();
         self.ttl.filter(|_| is_plain && !has_more)
     }
 }
@@ -297,7 +312,7 @@ impl fmt::Display for CacheStatus {
             (Outcome::Bypass(reason), _) => write!(f, "; detail={}", reason.word()),
             (_, Stored::No(reason)) => write!(f, "; detail={reason}"),
             (Outcome::Miss(MissReason::StorageFailed), _) => f.write_str("; detail=storage-failed"),
-            _ => Ok(()),
+            _ => self.partial.map_or(Ok(()), |partial| write!(f, "; detail=\"{partial}\"")),
         }
     }
 }

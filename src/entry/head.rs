@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use super::expiries::{Expiries, ExpiryId, earlier};
 use super::parts::{Extent, Parts};
+use crate::control::PartialBody;
 use crate::policy::{self, Freshness, IgnoredSelectors, MadeTag, NoVarySearch, RuleTtl};
 use crate::storage::{Key, Kind};
 use crate::time::Timestamp;
@@ -254,6 +255,12 @@ impl StoredBody {
             Self::Parts(parts) => Some(parts),
             _ => None,
         }
+    }
+
+    /// Returns how much of the body is stored, unless it was stored as a whole.
+    pub(crate) fn partial(&self) -> Option<PartialBody> {
+        let parts = self.parts()?;
+        PartialBody::new(parts.stored_len(), parts.len, parts.count())
     }
 
     /// Returns the stored parts of the body. One that was stored as a whole, in chunks, is one part.

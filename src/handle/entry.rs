@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
+use crate::control::PartialBody;
 use crate::entry::{StoredBody, Variant};
 use crate::key::split_id;
 use crate::policy::{Freshness, MadeTag};
@@ -91,11 +92,9 @@ impl StoredEntry {
 
     /// Returns how much of the body is stored, if it was stored in parts.
     ///
-    /// Returns the number of stored bytes, and the number of contiguous parts. Returns `None` for a body that was stored as a
-    /// whole.
-    pub fn parts(&self) -> Option<(u64, usize)> {
-        let parts = self.variant.response.body().parts()?;
-        Some((parts.stored_len(), parts.count()))
+    /// Returns `None` for a body that was stored as a whole.
+    pub fn partial(&self) -> Option<PartialBody> {
+        self.variant.response.body().partial()
     }
 
     /// Returns about how many bytes the response takes in the storage, with the chunks of its body.

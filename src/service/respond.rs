@@ -27,6 +27,7 @@ use super::telemetry;
 use crate::body::{BodyError, CacheBody, Source};
 use crate::control::{CacheStatus, Outcome, Stored};
 use crate::entry::{StoredBody, StoredResponse};
+use crate::observe::ByteCounter;
 use crate::policy::{self, Answer, Freshness, HeaderHints, MadeTag};
 use crate::storage::{Key, Record, Storage};
 use crate::time::Timestamp;
@@ -225,12 +226,36 @@ pub(super) fn from_source<S: Storage, B>(
 ) -> Response<CacheBody<B>> {
     let plan = plan(&shared.config, view, stored, Some(len), Several::Whole);
     let response = head(&shared.config.policy, view, stored, &plan, status.age.unwrap_or_default());
-    finish_for(
-        shared,
-        view.parts,
-        response.map(|()| source.map_or_else(CacheBody::empty, CacheBody::from_source)),
-        status,
-    )
+    let body = source.map_or_else(CacheBody::empty, CacheBody::from_source);
+    finish_counted(shared, view, response.map(|()| body), status)
+}
+
+/// Makes the response to a request for several ranges from a stored head, and from a function that opens each of them.
+///
+/// Returns `None` if it is not answered by several parts.
+pub(super) fn from_ranges<S: Storage, B>(
+    shared: &Shared<S>,
+    view: RequestView<'_>,
+    stored: &StoredResponse,
+    open: impl FnMut(Range<u64>) -> Result<Part, BodyError> + Send + Sync + 'static,
+    status: CacheStatus,
+) -> Option<Response<CacheBody<B>>> {
+    let plan = plan(&shared.config, view, stored, Some(stored.body().len()), Several::Parts);
+    let Extent::Parts(layout) = &plan.extent else { return None };
+    let response = head(&shared.config.policy, view, stored, &plan, status.age.unwrap_or_default());
+    Some(finish_counted(shared, view, response.map(|()| multipart(layout, open)), status))
+}
+
+/// Adds the status to a response whose body counts its bytes itself.
+fn finish_counted<S: Storage, B>(
+    shared: &Shared<S>,
+    view: RequestView<'_>,
+    response: Response<CacheBody<B>>,
+    status: CacheStatus,
+) -> Response<CacheBody<B>> {
+    let mut response = finish_for(shared, view.parts, response, status);
+    response.body_mut().set_byte_counter(ByteCounter::none());
+    response
 }
 
 /// Returns the sent part of a body, if that needs no waiting.

@@ -19,6 +19,7 @@ use super::chunks::{ChunkReader, RecordRef};
 use crate::body::{BodyError, BodyErrorKind, Exclusive, Source};
 use crate::entry::Parts;
 use crate::error::Error;
+use crate::observe::ByteCounter;
 use crate::service::records::Records;
 use crate::storage::Storage;
 
@@ -93,6 +94,8 @@ pub(crate) struct Stitched<P> {
     wanted: Range<u64>,
     /// A piece that was opened already, with the offset where it begins.
     first: Option<(u64, Piece)>,
+    /// Count the bytes of stored pieces, and of the others.
+    counters: Option<(ByteCounter, ByteCounter)>,
 }
 
 impl<P: Pieces> Stitched<P> {
@@ -100,7 +103,12 @@ impl<P: Pieces> Stitched<P> {
     ///
     /// `first` is a piece that was opened already, with the offset where it begins.
     pub(crate) fn new(pieces: P, wanted: Range<u64>, first: Option<(u64, Piece)>) -> Self {
-        Self { state: State::Closed(pieces), wanted, first }
+        Self { state: State::Closed(pieces), wanted, first, counters: None }
+    }
+
+    /// Counts the bytes of stored pieces, and of the others.
+    pub(crate) fn counting(self, stored: ByteCounter, others: ByteCounter) -> Self {
+        Self { counters: Some((stored, others)), ..self }
     }
 
     /// Ends with an error.
@@ -160,6 +168,9 @@ impl<P: Pieces + Sync> Source for Stitched<P> {
                             let is_over = data.len() as u64 >= most;
                             data.truncate(usize::try_from(most).unwrap_or(usize::MAX));
                             self.wanted.start += data.len() as u64;
+                            if let Some((stored, others)) = &self.counters {
+                                if piece.is_stored { stored } else { others }.add(data.len());
+                            }
                             self.state = match is_over {
                                 true => State::Closed(pieces),
                                 false => State::Open(pieces, piece, read + data.len() as u64),

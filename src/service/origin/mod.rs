@@ -17,6 +17,7 @@
 
 mod conditional;
 mod fetcher;
+mod filler;
 mod parts;
 mod response;
 mod resume;
@@ -32,7 +33,7 @@ pub(crate) use self::fetcher::Fetcher;
 #[cfg(feature = "reqwest")]
 pub(crate) use self::fetcher::Unstorable;
 pub(super) use self::fetcher::{Answered, ServiceFetcher, send};
-pub(super) use self::parts::{from_stored, slice_key};
+pub(super) use self::parts::{from_stored, ranges_from_stored, slice_key};
 pub(super) use self::response::may_store_for;
 pub(crate) use self::unsafe_request::forward_unsafe;
 pub(super) use self::unsafe_request::respond_unstored;

@@ -35,7 +35,7 @@ use crate::service::coalesce::{Flight, FlightOutcome, Joined, SeenStamp, Ticket}
 use crate::service::directives::is_background;
 use crate::service::origin::{
     Answered, FetchContext, FetchResult, Fetcher, Need, exchange, forward_unsafe, from_stored, publish,
-    slice_key, stale_on_error,
+    ranges_from_stored, slice_key, stale_on_error,
 };
 use crate::service::records::{
     Found, Leased, PriorRead, Snapshot, Writer, forget_content, is_by_content, variant_in,
@@ -709,8 +709,20 @@ async fn evaluate_candidate<S: Storage, F: Fetcher>(
                     }
                     Evaluated::Needs(Need::Complete(key, record, wanted))
                 }
-                // The origin answers a request for several ranges itself.
-                _ => Evaluated::Needs(Need::Fetch(MissReason::Partial)),
+                Ok(_) => Evaluated::Needs(Need::Fetch(MissReason::Partial)),
+                Err(ranges) => {
+                    let is_usable = matches!(decision, Decision::Serve { .. } | Decision::ServeStale(_));
+                    let background = fetcher.background().filter(|_| is_usable && has_validator);
+                    let about = (key, &record, &*ranges);
+                    if let Some(background) = background
+                        && let Some(response) =
+                            Box::pin(ranges_from_stored(shared, background, parts, snapshot, about)).await
+                    {
+                        return Evaluated::Answered(response);
+                    }
+                    // The origin answers it itself.
+                    Evaluated::Needs(Need::Fetch(MissReason::Partial))
+                }
             },
         };
     }
@@ -766,6 +778,7 @@ async fn evaluate_candidate<S: Storage, F: Fetcher>(
     }
     let mut status = stored_status(outcome, Stored::Unchanged, &freshness, now);
     status.level = record.level();
+    status.partial = variant.response.body().partial();
     match respond::from_record(shared, RequestView::of(parts), key, &record, status).await {
         Some(response) => Evaluated::Answered(response),
         None if directives.only_if_cached => Evaluated::Answered(respond::refuse_request(shared, parts)),

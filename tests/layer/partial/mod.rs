@@ -13,8 +13,8 @@ use http_body_util::BodyExt;
 use tower::{Layer, ServiceExt};
 use tower_response_cache::storage::{Key, Kind, MemoryStorage, Record, Stamp, Storage};
 use tower_response_cache::{
-    BodyErrorKind, Cache, CacheLayer, CacheLayerBuilder, CacheStatus, Clock, MockClock, NotStored, Outcome,
-    Stored,
+    BodyErrorKind, Cache, CacheLayer, CacheLayerBuilder, CacheStatus, Clock, EntryFilter, MockClock,
+    NotStored, Outcome, Stored,
 };
 
 use self::origin::{Fault, FileOrigin, Validator, text};
@@ -505,6 +505,77 @@ async fn several_ranges_are_answered_from_parts() {
         assert!(got.bytes.windows(part.len()).any(|window| window == part));
     }
     assert!(world.origin.takes().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn missing_bytes_of_several_ranges_are_fetched() {
+    let file = bytes(1000);
+    for slices in [0, 100] {
+        let world = World::on(MemoryStorage::new(), 1000, |builder| builder.slices(slices));
+        world.range("0-199").await;
+        world.range("400-599").await;
+        world.origin.takes();
+        let got = world.range("150-249,390-409,700-709").await;
+        assert_eq!((got.code, got.outcome(), got.error), (206, "miss", None));
+        let partial = got.status.partial().unwrap();
+        assert_eq!((partial.stored(), partial.len(), partial.parts()), (400, 1000, 2));
+        assert_eq!(text(&got.headers, "content-length"), Some(&*got.bytes.len().to_string()));
+        let mut at = 0;
+        for wanted in [150..250, 390..410, 700..710] {
+            let head = format!("content-range: bytes {}-{}/1000\r\n\r\n", wanted.start, wanted.end - 1);
+            let text = got.bytes.to_ascii_lowercase();
+            let begin = text.windows(head.len()).position(|window| window == head.as_bytes()).unwrap();
+            assert!(begin > at);
+            at = begin + head.len();
+            assert_eq!(got.bytes[at..][..wanted.len()], file[wanted.clone()], "{wanted:?}");
+        }
+        world.layer.idle().await;
+        let asked: &[&str] = match slices {
+            0 => &["bytes=200-249", "bytes=390-399", "bytes=700-709"],
+            _ => &["bytes=200-299", "bytes=300-399", "bytes=700-799"],
+        };
+        assert_eq!(world.origin.ranges(), asked);
+        assert_eq!(world.range("150-249,390-409,700-709").await.outcome(), "hit");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn changed_file_is_fetched_for_several_ranges() {
+    let world = World::new(1000);
+    world.range("0-199").await;
+    world.origin.replace(vec![7; 1000]);
+    world.origin.takes();
+    let got = world.range("300-309,0-9").await;
+    assert_eq!(world.origin.ranges(), ["bytes=300-309", "bytes=300-309,0-9"]);
+    // This origin does not answer such ranges, and its own answer is passed on.
+    assert_eq!((got.code, got.outcome(), got.error), (416, "miss", None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn status_says_what_is_stored_of_a_body() {
+    const MIB: usize = 1 << 20;
+    let (clock, _) = Clock::mock();
+    let origin = FileOrigin::new(vec![0; 3 * MIB]);
+    let builder = CacheLayer::builder(MemoryStorage::new()).clock(clock).store_parts(true);
+    let layer = builder.status_field("cache").build().unwrap();
+    let service = layer.layer(origin);
+    let mut statuses = Vec::new();
+    for range in ["0-1048575", "1572864-2097151", "0-9", "10-1572864"] {
+        let range = format!("bytes={range}");
+        let response = service.clone().oneshot(get_with(URL, &[("range", &range)])).await.unwrap();
+        statuses.push(text(response.headers(), "cache-status").unwrap().to_owned());
+        response.into_body().collect().await.unwrap();
+    }
+    assert_eq!(
+        statuses[..2],
+        [
+            "cache; fwd=uri-miss; fwd-status=206; ttl=3600",
+            "cache; fwd=partial; fwd-status=206; ttl=3600; detail=\"1 of 3 MiB in 1 part\""
+        ]
+    );
+    assert_eq!(statuses[2], "cache; hit; ttl=3600; detail=\"1.5 of 3 MiB in 2 parts\"");
+    let entries: Vec<_> = layer.handle().entries(&EntryFilter::new()).try_collect().await.unwrap();
+    assert_eq!(entries[0].partial().unwrap().to_string(), "2 of 3 MiB in 1 part");
 }
 
 #[tokio::test(start_paused = true)]
