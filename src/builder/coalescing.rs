@@ -51,7 +51,7 @@ impl<S: Storage> CacheLayerBuilder<S> {
     /// response is sent instead, or, if a response has begun already, that ends with [`BodyErrorKind::Changed`].
     ///
     /// A body that breaks off, from the origin or because its caller drops it, leaves what has come as a part. The next request
-    /// goes on from there.
+    /// goes on from there. Bytes that the storage loses while a response is read, as by an eviction, are fetched again.
     ///
     /// A part without a strong validator answers requests for bytes within itself. A part whose Content-Range is malformed, has no
     /// complete length, or does not agree with the request and the content is not stored.

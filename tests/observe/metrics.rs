@@ -221,6 +221,36 @@ fn dropped_body_counts_only_bytes_read() {
 }
 
 #[test]
+fn bytes_of_a_body_in_parts_count_by_their_source() {
+    let text = rendered(async || {
+        let file = Bytes::from(vec![b'x'; 1000]);
+        let origin = service_fn(move |request: Request<Full<Bytes>>| {
+            // Each request is for one range, as this test and the cache send them.
+            let range =
+                request.headers()["range"].to_str().unwrap()["bytes=".len()..].split_once('-').unwrap();
+            let (start, last): (usize, usize) = (range.0.parse().unwrap(), range.1.parse().unwrap());
+            let response = Response::builder()
+                .status(206)
+                .header("content-range", format!("bytes {start}-{last}/1000"))
+                .header("etag", "\"a\"")
+                .header("cache-control", "max-age=60")
+                .body(Full::new(file.slice(start..=last)));
+            async move { Ok::<_, std::io::Error>(response.unwrap()) }
+        });
+        let builder = CacheLayer::builder(MemoryStorage::new()).store_parts(true);
+        let service = builder.metrics_label("parts").build().unwrap().layer(origin);
+        for (range, len) in [("bytes=100-199", 100), ("bytes=300-399", 100), ("bytes=150-449", 300)] {
+            let mut request = get(A);
+            request.headers_mut().insert("range", range.parse().unwrap());
+            let body = service.clone().oneshot(request).await.unwrap().into_body();
+            assert_eq!(body.collect().await.unwrap().to_bytes().len(), len);
+        }
+    });
+    let bytes = |source| sample(&text, "http_cache_body_bytes_total", &["cache=\"parts\"", source]);
+    assert_eq!((bytes("source=\"origin\""), bytes("source=\"storage\"")), (Some(350.0), Some(150.0)));
+}
+
+#[test]
 fn late_recorder_receives_only_later_metrics() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let origin = Origin::always(Response::builder().header("cache-control", "max-age=60"), "a");
