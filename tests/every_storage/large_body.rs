@@ -1,4 +1,4 @@
-//! A body of 256 MiB that is served through DynamoDB.
+//! A body of 256 MiB that is served through each storage but SQLite, whole or in slices.
 //!
 //! It must start at once, need little memory and arrive complete. The cache runs in another process of this binary. The
 //! test compares the peak memory of that process with that of one without a cache.
@@ -10,7 +10,7 @@ use libtest_mimic::{Completion, Trial};
 use tower_response_cache::CacheLayer;
 use tower_response_cache::storage::connect;
 
-use crate::servers::{dynamodb, must_be_there};
+use crate::servers::{dynamodb, mongodb, must_be_there, redis};
 
 #[path = "../large_body/measured.rs"]
 mod measured;
@@ -34,22 +34,56 @@ pub fn play() -> Option<ExitCode> {
 }
 
 pub fn trials() -> Vec<Trial> {
-    let name = "large_body::dynamodb::large_body_streams_in_little_memory";
     if cfg!(not(target_os = "linux")) {
         return Vec::new();
     }
-    vec![Trial::ignorable_test(name, || {
-        let server = match dynamodb::DynamoDb::start() {
-            Ok(server) => server,
-            Err(reason) if must_be_there() => return Err(reason.into()),
-            Err(reason) => return Ok(Completion::ignored_with(reason)),
-        };
-        let store = format!("{}&cache_name=large", dynamodb::address(&server.endpoint()));
+    vec![
+        trial("directory", &["slices"], || {
+            let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
+            let address = format!("directory://{}", folder.path().join("large").display());
+            Ok((Box::new(folder), address))
+        }),
+        trial("redis", &["slices"], || {
+            let server = redis::Redis::start(&[])?;
+            let address = format!("redis://127.0.0.1:{}/0?cache_name=large", server.port);
+            Ok((Box::new(server), address))
+        }),
+        trial("mongodb", &["slices"], || {
+            let server = mongodb::MongoDb::start()?;
+            let address = server.url();
+            Ok((Box::new(server), address))
+        }),
+        trial("dynamodb", &["hit", "slices"], || {
+            let server = dynamodb::DynamoDb::start()?;
+            let address = format!("{}&cache_name=large", dynamodb::address(&server.endpoint()));
+            Ok((Box::new(server), address))
+        }),
+    ]
+}
+
+/// A server or a folder, which ends when it is dropped, and the address of a storage in it.
+type Place = (Box<dyn std::any::Any>, String);
+
+fn trial(
+    storage: &str,
+    parts: &'static [&'static str],
+    start: impl Fn() -> Result<Place, String> + Send + 'static,
+) -> Trial {
+    let name = format!("large_body::{storage}::large_body_streams_in_little_memory");
+    Trial::ignorable_test(name, move || {
         let (bare, _) = measure("bare", None);
-        let (peak, first) = measure("hit", Some(&store));
-        // The driver holds the data of requests in progress as JSON too.
-        assert!(peak <= bare + 32 * 1024, "{} KiB more than without the cache", peak - bare);
-        assert!(first < Duration::from_millis(500), "the first byte came after {first:?}");
+        for part in parts {
+            // Each part begins with an empty storage.
+            let (_place, address) = match start() {
+                Ok(place) => place,
+                Err(reason) if must_be_there() => return Err(reason.into()),
+                Err(reason) => return Ok(Completion::ignored_with(reason)),
+            };
+            let (peak, first) = measure(part, Some(&address));
+            // The driver holds the data of requests in progress too, that of DynamoDB as JSON.
+            assert!(peak <= bare + 32 * 1024, "{part}: {} KiB more than without the cache", peak - bare);
+            assert!(first < Duration::from_millis(500), "{part}: the first byte came after {first:?}");
+        }
         Ok(Completion::Completed)
-    })]
+    })
 }

@@ -28,7 +28,7 @@ async fn child() {
 #[cfg(target_os = "linux")]
 fn large_body_streams_with_bounded_memory() {
     let (bare, _) = measure("bare", None);
-    for part in ["miss", "hit", "parts"] {
+    for part in ["miss", "hit", "parts", "slices", "gaps"] {
         let (peak, first) = measure(part, None);
         assert!(peak <= bare + 16 * 1024, "{part}: {} KiB more than without the cache", peak - bare);
         // The first byte must not wait for the whole body, which takes much longer.

@@ -1,6 +1,7 @@
 //! Sends a body of 256 MiB through a layer, and measures the memory of the process.
 
 use std::convert::Infallible;
+use std::ops::Range;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -14,14 +15,16 @@ use tower_response_cache::storage::Storage;
 
 const FRAME: usize = 64 * 1024;
 const FRAMES: usize = 4096;
+/// How many ranges are asked for in the part `gaps`, before the whole is.
+const GAPS: usize = 64;
 /// The environment variable with the part that a child process plays.
 pub const PART: &str = "LARGE_BODY_PART";
 /// The environment variable with the address of its storage, if that is on a server.
 pub const STORE: &str = "LARGE_BODY_STORE";
 
 /// Returns a body whose frames are created one by one and begin with their number.
-fn body() -> UnsyncBoxBody<Bytes, Infallible> {
-    let frames = (0..FRAMES).map(|number| {
+fn body(frames: Range<usize>) -> UnsyncBoxBody<Bytes, Infallible> {
+    let frames = frames.map(|number| {
         let mut frame = vec![number as u8; FRAME];
         frame[..8].copy_from_slice(&(number as u64).to_be_bytes());
         Ok(Frame::data(Bytes::from(frame)))
@@ -33,10 +36,18 @@ fn body() -> UnsyncBoxBody<Bytes, Infallible> {
 ///
 /// Asserts the length, and checks the number and the last byte of the frames.
 async fn read(body: impl Body<Data = Bytes, Error: std::fmt::Debug>) -> Duration {
+    read_frames(body, 0..FRAMES).await
+}
+
+/// Reads a body of some of the frames.
+async fn read_frames(
+    body: impl Body<Data = Bytes, Error: std::fmt::Debug>,
+    frames: Range<usize>,
+) -> Duration {
     let began = Instant::now();
     let mut first = None;
     let mut body = Box::pin(body);
-    let mut at = 0_usize;
+    let mut at = frames.start * FRAME;
     while let Some(frame) = body.frame().await {
         let data = frame.unwrap().into_data().unwrap();
         first.get_or_insert_with(|| began.elapsed());
@@ -53,7 +64,7 @@ async fn read(body: impl Body<Data = Bytes, Error: std::fmt::Debug>) -> Duration
             rest = &rest[here..];
         }
     }
-    assert_eq!(at, FRAME * FRAMES);
+    assert_eq!(at, FRAME * frames.end);
     first.unwrap()
 }
 
@@ -76,8 +87,18 @@ pub async fn play<S: Storage>(part: &str, builder: impl AsyncFnOnce() -> CacheLa
     println!("peak {} first {}", peak(), first.as_micros());
 }
 
-async fn origin(_: Request<Empty<Bytes>>) -> http::Result<Response<UnsyncBoxBody<Bytes, Infallible>>> {
-    Response::builder().header("cache-control", "max-age=600").body(body())
+/// Answers a request for the whole, or for a range that begins and ends with a frame.
+async fn origin(request: Request<Empty<Bytes>>) -> http::Result<Response<UnsyncBoxBody<Bytes, Infallible>>> {
+    let response = Response::builder().header("cache-control", "max-age=600").header("etag", "\"a\"");
+    let Some(range) = request.headers().get("range") else { return response.body(body(0..FRAMES)) };
+    let (first, last) = range.to_str().unwrap()["bytes=".len()..].split_once('-').unwrap();
+    let (first, last): (usize, usize) = (first.parse().unwrap(), last.parse().unwrap());
+    let last = last.min(FRAME * FRAMES - 1);
+    assert!(first % FRAME == 0 && (last + 1) % FRAME == 0, "{first}-{last}");
+    response
+        .status(206)
+        .header("content-range", format!("bytes {first}-{last}/{}", FRAME * FRAMES))
+        .body(body(first / FRAME..(last + 1) / FRAME))
 }
 
 fn ask() -> Request<Empty<Bytes>> {
@@ -85,10 +106,27 @@ fn ask() -> Request<Empty<Bytes>> {
 }
 
 async fn through<S: Storage>(builder: CacheLayerBuilder<S>, part: &str) -> Duration {
+    let builder = match part {
+        "slices" => builder.slices(16 * FRAME as u64),
+        "gaps" => builder.store_parts(true),
+        _ => builder,
+    };
     let layer = builder.build().unwrap();
     let service = layer.layer(service_fn(origin));
+    if part == "gaps" {
+        for number in 0..GAPS {
+            let first = number * (FRAMES / GAPS);
+            let frames = first..first + FRAMES / GAPS / 2;
+            let mut request = ask();
+            let range = format!("bytes={}-{}", frames.start * FRAME, frames.end * FRAME - 1);
+            request.headers_mut().insert("range", range.parse().unwrap());
+            read_frames(service.clone().oneshot(request).await.unwrap().into_body(), frames).await;
+        }
+        layer.idle().await;
+    }
     let mut first = read(service.clone().oneshot(ask()).await.unwrap().into_body()).await;
-    if part == "hit" {
+    if let "hit" | "slices" | "gaps" = part {
+        layer.idle().await;
         let hit = service.clone().oneshot(ask()).await.unwrap();
         assert!(hit.body().status().unwrap().is_hit());
         first = read(hit.into_body()).await;
