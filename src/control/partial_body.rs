@@ -45,7 +45,7 @@ impl fmt::Display for PartialBody {
         let power = (self.len.max(1).ilog2() / 10).min(UNITS.len() as u32 - 1);
         let text = |bytes: u64| {
             // Rounded down, so that a body of which a byte is missing does not look complete.
-            let tenths = u128::from(bytes) * 10 >> (10 * power);
+            let tenths = (u128::from(bytes) * 10) >> (10 * power);
             match tenths % 10 {
                 0 => (tenths / 10).to_string(),
                 rest => format!("{}.{rest}", tenths / 10),
