@@ -1,7 +1,7 @@
 //! How much of a body is stored.
 
 use std::fmt;
-use std::num::NonZeroU32;
+use std::num::NonZeroU64;
 
 /// How much of a body is stored, if it was stored in [parts](crate::CacheLayerBuilder::store_parts).
 ///
@@ -9,16 +9,20 @@ use std::num::NonZeroU32;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PartialBody {
     stored: u64,
-    len: u64,
-    /// Not zero, so that a status has no more than these fields.
-    parts: NonZeroU32,
+    /// The length of the body above the number of parts, so that a status, which each response has, is short.
+    len_and_parts: NonZeroU64,
 }
+
+/// The number of bits for the number of parts, of which a body has at most 4,096.
+const PARTS_BITS: u32 = 13;
+const MAX_LEN: u64 = u64::MAX >> PARTS_BITS;
 
 impl PartialBody {
     /// Returns `None` if no part is stored.
     pub(crate) fn new(stored: u64, len: u64, parts: usize) -> Option<Self> {
-        let parts = NonZeroU32::new(u32::try_from(parts).unwrap_or(u32::MAX))?;
-        Some(Self { stored, len, parts })
+        let parts = (parts as u64).min((1 << PARTS_BITS) - 1);
+        let len_and_parts = NonZeroU64::new(len.min(MAX_LEN) << PARTS_BITS | parts).filter(|_| parts > 0)?;
+        Some(Self { stored: stored.min(MAX_LEN), len_and_parts })
     }
 
     /// Returns the number of bytes that are stored.
@@ -26,15 +30,15 @@ impl PartialBody {
         self.stored
     }
 
-    /// Returns the length of the complete body in bytes. Never zero.
+    /// Returns the length of the complete body in bytes. Never zero, and at most 2 PiB.
     #[allow(clippy::len_without_is_empty)] // no part of an empty body is stored
     pub fn len(&self) -> u64 {
-        self.len
+        self.len_and_parts.get() >> PARTS_BITS
     }
 
     /// Returns the number of contiguous parts that are stored.
     pub fn parts(&self) -> u32 {
-        self.parts.get()
+        (self.len_and_parts.get() & ((1 << PARTS_BITS) - 1)) as u32
     }
 }
 
@@ -42,7 +46,7 @@ impl fmt::Display for PartialBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const UNITS: [&str; 5] = ["bytes", "KiB", "MiB", "GiB", "TiB"];
         // The largest unit in which the length is at least one.
-        let power = (self.len.max(1).ilog2() / 10).min(UNITS.len() as u32 - 1);
+        let power = (self.len().max(1).ilog2() / 10).min(UNITS.len() as u32 - 1);
         let text = |bytes: u64| {
             // Rounded down, so that a body of which a byte is missing does not look complete.
             let tenths = (u128::from(bytes) * 10) >> (10 * power);
@@ -51,9 +55,9 @@ impl fmt::Display for PartialBody {
                 rest => format!("{}.{rest}", tenths / 10),
             }
         };
-        let (stored, len, unit) = (text(self.stored), text(self.len), UNITS[power as usize]);
+        let (stored, len, unit) = (text(self.stored), text(self.len()), UNITS[power as usize]);
         let noun = if self.parts() == 1 { "part" } else { "parts" };
-        write!(f, "{stored} of {len} {unit} in {} {noun}", self.parts)
+        write!(f, "{stored} of {len} {unit} in {} {noun}", self.parts())
     }
 }
 
@@ -70,7 +74,7 @@ mod tests {
             (1, 1024, 1, "0 of 1 KiB in 1 part"),
             (700 * MIB - 1, 700 * MIB, 2, "699.9 of 700 MiB in 2 parts"),
             (4 * MIB, 10 << 30, 1, "0 of 10 GiB in 1 part"),
-            (u64::MAX, u64::MAX, 4096, "16777215.9 of 16777215.9 TiB in 4096 parts"),
+            (u64::MAX, u64::MAX, 4096, "2047.9 of 2047.9 TiB in 4096 parts"),
         ] {
             assert_eq!(PartialBody::new(stored, len, parts).unwrap().to_string(), text);
         }

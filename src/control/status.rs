@@ -29,8 +29,11 @@ use crate::storage::tiered::Level;
 pub struct CacheStatus {
     pub(crate) outcome: Outcome,
     pub(crate) stored: Stored,
-    pub(crate) age: Option<Duration>,
-    pub(crate) ttl: Option<i64>,
+    // Both are short, since each response has a status.
+    /// In milliseconds. `u64::MAX` if it is not known.
+    pub(crate) age_ms: u64,
+    /// In seconds, of which those of 68 years say enough.
+    pub(crate) ttl: Option<i32>,
     pub(crate) origin_status: Option<u16>,
     pub(crate) collapsed: bool,
     /// The level of a tiered storage, if a copy was served.
@@ -161,7 +164,7 @@ impl CacheStatus {
         Self {
             outcome,
             stored,
-            age: None,
+            age_ms: u64::MAX,
             ttl: None,
             origin_status: None,
             collapsed: false,
@@ -212,14 +215,22 @@ impl CacheStatus {
 
     /// Returns the age of the response (RFC 9111 §4.2.3), or `None` if it is not from the storage.
     pub fn age(&self) -> Option<Duration> {
-        self.age
+        (self.age_ms != u64::MAX).then(|| Duration::from_millis(self.age_ms))
+    }
+
+    pub(crate) fn set_age(&mut self, age: Duration) {
+        self.age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX - 1);
     }
 
     /// Returns the remaining freshness lifetime in seconds, or `None` if it is not known.
     ///
     /// It is negative once the response is stale.
     pub fn ttl(&self) -> Option<i64> {
-        self.ttl
+        self.ttl.map(i64::from)
+    }
+
+    pub(crate) fn set_ttl(&mut self, ttl: i64) {
+        self.ttl = Some(ttl.clamp(i32::MIN.into(), i32::MAX.into()) as i32);
     }
 
     /// Returns whether the fetch of another request answered this one too (RFC 9211 §2.7).
@@ -261,7 +272,7 @@ impl CacheStatus {
             || self.collapsed
             || self.level.is_some()
             || self.partial.is_some();
-        self.ttl.filter(|_| is_plain && !has_more)
+        self.ttl().filter(|_| is_plain && !has_more)
     }
 }
 

@@ -77,7 +77,9 @@ impl<S: Storage> CacheHandle<S> {
         let (parts, ()) = Request::new(()).into_parts();
         // Not a request of a client, so that it is not counted as one.
         let mut status = CacheStatus::new(Outcome::Hit, Stored::Unchanged);
-        (status.is_background, status.age, status.ttl) = (true, Some(entry.age()), Some(entry.ttl()));
+        status.is_background = true;
+        status.set_age(entry.age());
+        status.set_ttl(entry.ttl());
         Ok(from_record(&self.shared, RequestView::of(&parts), entry.key, &entry.record, status).await)
     }
 

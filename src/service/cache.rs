@@ -196,7 +196,6 @@ pub struct CacheFuture<ResB, E>(FutureState<ResB, E>);
 type Boxed<ResB, E> = Pin<Box<dyn Future<Output = Result<Response<CacheBody<ResB>>, E>> + Send>>;
 
 /// The state of a [`CacheFuture`].
-#[allow(clippy::large_enum_variant)] // moved once; a box would cost each hit an allocation
 enum FutureState<ResB, E> {
     /// A response that is ready. `None` after it was taken.
     Ready(Option<Response<CacheBody<ResB>>>),

@@ -107,7 +107,7 @@ pub(super) fn from_record_now<S: Storage, B>(
     let plan = plan(&shared.config, view, stored, Some(stored.body().len()), Several::Parts);
     let body = body_now(shared, RecordRef { key, stamp: record.stamp() }, stored, &plan.extent)?;
     let mut response =
-        head(&shared.config.policy, view, stored, &plan, status.age.unwrap_or_default()).map(|()| body);
+        head(&shared.config.policy, view, stored, &plan, status.age().unwrap_or_default()).map(|()| body);
     mark(shared, &mut response, status, Some(view.parts));
     Some(response)
 }
@@ -147,7 +147,7 @@ pub(crate) async fn from_record<S: Storage, B>(
             }
         }
     };
-    let response = head(&shared.config.policy, view, stored, &plan, status.age.unwrap_or_default());
+    let response = head(&shared.config.policy, view, stored, &plan, status.age().unwrap_or_default());
     Some(finish_for(shared, view.parts, response.map(|()| body), status))
 }
 
@@ -225,7 +225,7 @@ pub(super) fn from_source<S: Storage, B>(
     status: CacheStatus,
 ) -> Response<CacheBody<B>> {
     let plan = plan(&shared.config, view, stored, Some(len), Several::Whole);
-    let response = head(&shared.config.policy, view, stored, &plan, status.age.unwrap_or_default());
+    let response = head(&shared.config.policy, view, stored, &plan, status.age().unwrap_or_default());
     let body = source.map_or_else(CacheBody::empty, CacheBody::from_source);
     finish_counted(shared, view, response.map(|()| body), status)
 }
@@ -242,7 +242,7 @@ pub(super) fn from_ranges<S: Storage, B>(
 ) -> Option<Response<CacheBody<B>>> {
     let plan = plan(&shared.config, view, stored, Some(stored.body().len()), Several::Parts);
     let Extent::Parts(layout) = &plan.extent else { return None };
-    let response = head(&shared.config.policy, view, stored, &plan, status.age.unwrap_or_default());
+    let response = head(&shared.config.policy, view, stored, &plan, status.age().unwrap_or_default());
     Some(finish_counted(shared, view, response.map(|()| multipart(layout, open)), status))
 }
 
@@ -323,7 +323,7 @@ pub(super) fn from_download<S: Storage, B>(
     let (stored, len) = (download.writer.response(), download.expected);
     // The readers of a download go through it side by side, and not one after another as the parts would.
     let plan = plan(&shared.config, view, stored, len, Several::Whole);
-    let response = head(&shared.config.policy, view, stored, &plan, status.age.unwrap_or_default());
+    let response = head(&shared.config.policy, view, stored, &plan, status.age().unwrap_or_default());
     let (start, until) = match plan.extent {
         Extent::Nothing => {
             return Some(finish_for(shared, view.parts, response.map(|()| CacheBody::empty()), status));
@@ -467,12 +467,11 @@ pub(crate) fn stored_status(
     now: Timestamp,
 ) -> CacheStatus {
     let age = freshness.age(now);
-    CacheStatus {
-        age: Some(age),
-        ttl: Some(freshness.ttl_at(age, now)),
-        is_expired: freshness.is_expired(now),
-        ..CacheStatus::new(outcome, stored)
-    }
+    let mut status = CacheStatus::new(outcome, stored);
+    status.is_expired = freshness.is_expired(now);
+    status.set_age(age);
+    status.set_ttl(freshness.ttl_at(age, now));
+    status
 }
 
 /// Tells how a request is answered with a stored response, before anything is made or read for that.

@@ -366,7 +366,7 @@ pub(super) async fn fetch_slice<S: Storage, F: Fetcher>(
     let view = RequestView::of(request);
     let stored = download.writer.response().clone();
     // The age that the origin's response has, since the fields are those of the stored one.
-    status.age = Some(stored.freshness(shared.records.number, &shared.config.policy).age(now));
+    status.set_age(stored.freshness(shared.records.number, &shared.config.policy).age(now));
     let wanted = respond::wanted_at_once(shared, view, &stored, complete);
     let flight_outcome = FlightOutcome::Streaming(Arc::clone(&download));
     let source: Option<Box<dyn Source>> = match wanted {

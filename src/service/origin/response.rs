@@ -443,7 +443,8 @@ where
         }
     };
     let Storable { names, response, unstored, until, freshness } = storable;
-    (status.stored, status.ttl) = (Stored::Storing, Some(freshness.ttl(times.responded)));
+    status.stored = Stored::Storing;
+    status.set_ttl(freshness.ttl(times.responded));
     let about = (response, unstored);
     if !snapshot.is_for_queries() {
         let began = snapshot.at.min(times.requested);

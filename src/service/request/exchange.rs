@@ -689,41 +689,16 @@ async fn evaluate_candidate<S: Storage, F: Fetcher>(
     let freshness = variant.response.freshness(shared.records.number, &config.policy);
     let decision = decide(config, directives, &freshness, now);
     if let Some(wanted) = wants_more(shared, parts, &variant.response) {
-        let has_validator = policy::strong_validator(&variant.response.headers).is_some();
         return match decision {
             Decision::Reload => Evaluated::Needs(Need::Fetch(MissReason::Reload)),
             Decision::Refuse => Evaluated::Answered(respond::refuse_request(shared, parts)),
             _ if directives.only_if_cached => Evaluated::Answered(respond::refuse_request(shared, parts)),
-            // The origin is asked for the missing bytes on condition that the representation is the same, which validates it.
-            decision => match <[_; 1]>::try_from(wanted) {
-                Ok([wanted]) if has_validator => {
-                    let is_usable = matches!(decision, Decision::Serve { .. } | Decision::ServeStale(_));
-                    let background = fetcher.background().filter(|_| is_usable);
-                    let (about, outcome) =
-                        ((key, &record, wanted.clone()), Outcome::Miss(MissReason::Partial));
-                    if let Some(background) = background
-                        && let Some(response) =
-                            Box::pin(from_stored(shared, background, parts, snapshot, about, outcome)).await
-                    {
-                        return Evaluated::Answered(response);
-                    }
-                    Evaluated::Needs(Need::Complete(key, record, wanted))
-                }
-                Ok(_) => Evaluated::Needs(Need::Fetch(MissReason::Partial)),
-                Err(ranges) => {
-                    let is_usable = matches!(decision, Decision::Serve { .. } | Decision::ServeStale(_));
-                    let background = fetcher.background().filter(|_| is_usable && has_validator);
-                    let about = (key, &record, &*ranges);
-                    if let Some(background) = background
-                        && let Some(response) =
-                            Box::pin(ranges_from_stored(shared, background, parts, snapshot, about)).await
-                    {
-                        return Evaluated::Answered(response);
-                    }
-                    // The origin answers it itself.
-                    Evaluated::Needs(Need::Fetch(MissReason::Partial))
-                }
-            },
+            decision => {
+                let is_usable = matches!(decision, Decision::Serve { .. } | Decision::ServeStale(_));
+                // Boxed, since few responses are stored in parts.
+                Box::pin(evaluate_parts(shared, fetcher, parts, snapshot, (key, record), wanted, is_usable))
+                    .await
+            }
         };
     }
     let outcome = match decision {
@@ -764,17 +739,13 @@ async fn evaluate_candidate<S: Storage, F: Fetcher>(
             Outcome::Stale(reason)
         }
     };
-    // The storage may lose bytes before the caller has come to them. They are fetched then.
     if respond::continues(config, &variant.response)
         && let Some(background) = background_fetcher(fetcher, directives)
-        && let len = variant.response.body().len()
-        && let [wanted] = &*respond::wanted(shared, RequestView::of(parts), &variant.response, len)
+        // Boxed, since few bodies are so long.
+        && let Some(response) =
+            Box::pin(answer_and_continue(shared, background, parts, snapshot, (key, &record), outcome)).await
     {
-        let about = (key, &record, wanted.clone());
-        let answering = from_stored(shared, background, parts, snapshot, about, outcome);
-        if let Some(response) = Box::pin(answering).await {
-            return Evaluated::Answered(response);
-        }
+        return Evaluated::Answered(response);
     }
     let mut status = stored_status(outcome, Stored::Unchanged, &freshness, now);
     status.level = record.level();
@@ -784,6 +755,68 @@ async fn evaluate_candidate<S: Storage, F: Fetcher>(
         None if directives.only_if_cached => Evaluated::Answered(respond::refuse_request(shared, parts)),
         None => Evaluated::Needs(Need::Fetch(MissReason::BodyGone)),
     }
+}
+
+/// Answers from a response of which not all wanted bytes are stored, or returns what is needed from the origin.
+///
+/// The origin is asked for the missing bytes on condition that the representation is the same, which validates it. `is_usable`
+/// says that the stored ones may be sent before that.
+async fn evaluate_parts<S: Storage, F: Fetcher>(
+    shared: &Arc<Shared<S>>,
+    fetcher: &mut F,
+    parts: &request::Parts,
+    snapshot: &Snapshot,
+    (key, record): (Key, Record),
+    wanted: Vec<Range<u64>>,
+    is_usable: bool,
+) -> Evaluated<F::Body> {
+    let fetch = Evaluated::Needs(Need::Fetch(MissReason::Partial));
+    let Some(variant) = variant_in(&record) else { return fetch };
+    if policy::strong_validator(&variant.response.headers).is_none() {
+        return fetch;
+    }
+    let background = fetcher.background().filter(|_| is_usable);
+    match <[_; 1]>::try_from(wanted) {
+        Ok([wanted]) => {
+            let outcome = Outcome::Miss(MissReason::Partial);
+            let answered = match background {
+                Some(background) => {
+                    let about = (key, &record, wanted.clone());
+                    from_stored(shared, background, parts, snapshot, about, outcome).await
+                }
+                None => None,
+            };
+            let complete = || Evaluated::Needs(Need::Complete(key, record, wanted));
+            answered.map_or_else(complete, Evaluated::Answered)
+        }
+        Err(ranges) => {
+            let answered = match background {
+                Some(background) => {
+                    ranges_from_stored(shared, background, parts, snapshot, (key, &record, &ranges)).await
+                }
+                None => None,
+            };
+            // Otherwise the origin answers it itself.
+            answered.map_or(fetch, Evaluated::Answered)
+        }
+    }
+}
+
+/// Answers from a stored body, and fetches the bytes that the storage loses before the caller has come to them.
+///
+/// Returns `None` if the request does not want one range of it, or the first bytes cannot be read.
+async fn answer_and_continue<S: Storage, F: Fetcher + 'static>(
+    shared: &Arc<Shared<S>>,
+    fetcher: F,
+    parts: &request::Parts,
+    snapshot: &Snapshot,
+    (key, record): (Key, &Record),
+    outcome: Outcome,
+) -> Option<Response<CacheBody<F::Body>>> {
+    let stored = &variant_in(record)?.response;
+    let wanted = respond::wanted(shared, RequestView::of(parts), stored, stored.body().len());
+    let [wanted] = <[_; 1]>::try_from(wanted).ok()?;
+    from_stored(shared, fetcher, parts, snapshot, (key, record, wanted), outcome).await
 }
 
 /// Returns the ranges of bytes that answer a request, if not all of them are stored.
