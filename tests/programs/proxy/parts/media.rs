@@ -1,0 +1,1 @@
+//! A media element in Chromium that seeks in a long file.
