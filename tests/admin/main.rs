@@ -3,6 +3,7 @@
 
 mod access;
 mod api;
+#[path = "../support/browser.rs"]
 mod browser;
 mod methods;
 mod page;

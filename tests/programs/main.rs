@@ -1,6 +1,10 @@
 //! The examples, started from a command line, and nginx as an origin.
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::future_not_send)]
 
+#[cfg(feature = "sqlite")]
+#[allow(dead_code)] // only `admin` clicks and types
+#[path = "../support/browser.rs"]
+mod browser;
 #[cfg(any(feature = "sqlite", feature = "metrics"))]
 mod built;
 #[cfg(any(feature = "sqlite", feature = "metrics"))]

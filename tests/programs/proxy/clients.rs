@@ -28,6 +28,21 @@ pub(super) fn run(program: &str, arguments: &[&str]) -> Option<Output> {
 
 /// Runs a program. Returns `None` if it is missing.
 fn try_run(program: &str, arguments: &[&str]) -> Option<Output> {
+    run_until(program, arguments, None)
+}
+
+/// Sends a signal to a program when a condition holds.
+pub(super) struct Interruption<'a> {
+    pub(super) signal: &'a str,
+    pub(super) condition: &'a mut dyn FnMut() -> bool,
+}
+
+/// Runs a program until it ends or is interrupted. Returns `None` if it is missing.
+pub(super) fn run_until(
+    program: &str,
+    arguments: &[&str],
+    mut interruption: Option<Interruption<'_>>,
+) -> Option<Output> {
     let mut command = Command::new(program);
     // A proxy or a configuration of the user's must not matter.
     for (name, _) in std::env::vars() {
@@ -44,10 +59,16 @@ fn try_run(program: &str, arguments: &[&str]) -> Option<Output> {
         return None;
     };
     let began = Instant::now();
+    // Short, since a program that is interrupted is to be in the middle of its work.
+    let pause = Duration::from_millis(if interruption.is_some() { 1 } else { 5 });
     let status = loop {
         match child.try_wait().unwrap() {
-            None if began.elapsed() < PATIENCE => std::thread::sleep(Duration::from_millis(5)),
+            None if began.elapsed() < PATIENCE => std::thread::sleep(pause),
             ended => break ended,
+        }
+        if let Some(Interruption { signal, .. }) = interruption.take_if(|given| (given.condition)()) {
+            let id = child.id().to_string();
+            assert!(Command::new("kill").args(["-s", signal, &id]).status().unwrap().success());
         }
     };
     // With all that it has started. There may be nothing left.
