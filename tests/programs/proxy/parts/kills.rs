@@ -121,7 +121,8 @@ fn run_downloads(kills: usize, mut download: impl FnMut(&Client, &World, &str, &
         let (mut left, mut downloads) = (kills, 0);
         while left > 0 || downloads < clients.len() {
             let client = clients[downloads % clients.len()];
-            let (url, path) = (format!("{}?{downloads}", world.url), folder.path().join(format!("got{downloads}")));
+            let (url, path) =
+                (format!("{}?{downloads}", world.url), folder.path().join(format!("got{downloads}")));
             left -= download(client, &world, &url, &path, left.min(kills.div_ceil(clients.len())).min(6));
             check(client, &path, &world);
             std::fs::remove_file(&path).unwrap();
@@ -155,7 +156,11 @@ fn origin_is_killed_during_downloads() {
         let cost = state.sent() - before;
         // Only what was under way is sent twice.
         let bound = LEN + happened * client.connections * SLICE;
-        assert!((LEN..=bound).contains(&cost), "{cost} bytes were sent to {}, {happened} kills", client.program);
+        assert!(
+            (LEN..=bound).contains(&cost),
+            "{cost} bytes were sent to {}, {happened} kills",
+            client.program
+        );
         happened
     });
 }
@@ -180,7 +185,11 @@ fn clients_are_killed_during_downloads() {
         // A slice whose response has begun is stored to its end. One that was only asked for is asked for again.
         let cost = state.sent() - before;
         let bound = LEN + happened * client.connections * SLICE;
-        assert!((LEN..=bound).contains(&cost), "{cost} bytes were sent to {}, {happened} kills", client.program);
+        assert!(
+            (LEN..=bound).contains(&cost),
+            "{cost} bytes were sent to {}, {happened} kills",
+            client.program
+        );
         happened
     });
 }

@@ -199,7 +199,8 @@ impl Origin {
             while ended.recv_timeout(Duration::from_millis(2)) == Err(RecvTimeoutError::Timeout) {
                 if process.child.try_wait().unwrap().is_some() {
                     let mut kills = planning.lock().unwrap();
-                    kills.left = kills.left.checked_sub(1).expect("the origin is killed as often as it is told");
+                    kills.left =
+                        kills.left.checked_sub(1).expect("the origin is killed as often as it is told");
                     kills.plan(&of_thread);
                     drop(kills);
                     process = start();
