@@ -46,7 +46,8 @@ impl Browser {
         let (to, from) = (path("to"), path("from"));
         assert!(Command::new("mkfifo").args([&to, &from]).status().unwrap().success());
         let options = "--headless --no-sandbox --disable-gpu --disable-dev-shm-usage --disable-background-networking \
-                       --disable-component-update --no-first-run --no-proxy-server --remote-debugging-pipe";
+                       --disable-component-update --no-first-run --no-proxy-server --remote-debugging-pipe \
+                       --autoplay-policy=no-user-gesture-required";
         // Chromium reads from 3 and writes to 4, which only a shell can set without unsafe code.
         let script =
             format!("exec chromium {options} --user-data-dir='{}' 3<'{to}' 4>'{from}'", path("profile"));

@@ -68,6 +68,8 @@ pub(super) async fn validate<S: Storage, F: Fetcher>(
     let validates = freshness.has_validator && policy::is_reading(&parts.method);
     if validates {
         policy::add_validators(&mut parts.headers, &stored.headers);
+        // Those of the caller are left out, so that they are evaluated on what the origin sends in place of a 304.
+        context.strips_conditions = true;
     } else if context.is_led {
         // The caller's own conditions are about the caller's copy. A 304 to them would answer no follower.
         policy::strip_conditions(&mut parts.headers);
@@ -114,6 +116,7 @@ pub(super) async fn validate<S: Storage, F: Fetcher>(
         if supersedes && ends_stored_response(&fetched.response) {
             records.put_out_of_use(key, record.stamp(), reads_only);
         }
+        outdate_behind_range(shared, key, stored, times, code, &fetched.response);
         return Ok(ConditionalOutcome::Done(fetched));
     }
     let not_modified = response.into_parts().0;
@@ -134,6 +137,23 @@ pub(super) async fn validate<S: Storage, F: Fetcher>(
         records.put_out_of_use(key, record.stamp(), reads_only);
     }
     Ok(ConditionalOutcome::Fetch(MissReason::BodyGone))
+}
+
+/// Keeps a stored response from being served while the whole one that replaces it is on its way, of which a caller has got a range.
+///
+/// Otherwise the caller's next range could be one of the stored response.
+pub(super) fn outdate_behind_range<S: Storage, B>(
+    shared: &Shared<S>,
+    key: Key,
+    stored: &StoredResponse,
+    times: Times,
+    code: Option<u16>,
+    response: &Response<B>,
+) {
+    let is_range = code == Some(200) && response.status() == StatusCode::PARTIAL_CONTENT;
+    if is_range && stored.response_time < times.responded {
+        shared.records.outdated.add(key, stored.response_time, None);
+    }
 }
 
 /// Fetches for a request that selects none of the stored variants.

@@ -16,7 +16,7 @@ use http::{
 };
 use http_body::Body;
 
-use super::conditional::ends_stored_response;
+use super::conditional::{ends_stored_response, outdate_behind_range};
 use super::fetcher::{Fetcher, send};
 use super::filler::{Fetched, Filler, piece_of, store_piece};
 use super::response::{Begun, filter_and_join, store, store_and_respond};
@@ -278,12 +278,13 @@ pub(super) async fn complete<S: Storage, F: Fetcher>(
             context.strips_conditions = response.status() == StatusCode::OK;
             let response = filter_and_join(shared, request, Some(snapshot), times.requested, response).await;
             let response = resumable(shared, fetcher, request, response);
-            let is_success = response.status().is_success();
+            let (is_success, code) = (response.status().is_success(), Some(response.status().as_u16()));
             let fetched =
                 store_and_respond(shared, request, Some(snapshot.clone()), response, times, outcome, context);
             if is_success && ends_stored_response(&fetched.response) {
                 shared.records.put_out_of_use(key, record.stamp(), reads_only);
             }
+            outdate_behind_range(shared, key, stored, times, code, &fetched.response);
             return Ok(ConditionalOutcome::Done(fetched));
         }
         Sent::Unusable => {

@@ -372,7 +372,8 @@ where
     let is_narrowed = head.status == StatusCode::OK && context.strips_conditions;
     // The caller wants only a part of the body, and the followers may want the rest. The caller's part is read by another
     // reader, and the leading reader is left to the download.
-    let part = context.flight.upgrade().filter(|_| is_narrowed).and_then(|token| {
+    let part = is_narrowed.then(|| context.flight.upgrade().unwrap_or_else(|| Arc::new(())));
+    let part = part.and_then(|token| {
         respond::from_download(shared, RequestView::of(request), Arc::clone(&download), token, status)
     });
     let response = match part {

@@ -116,7 +116,7 @@ pub(crate) struct Records<S: Storage> {
     pub(crate) pending: Arc<PendingInvalidations>,
     /// The groups that this process has invalidated, and its deletions by filter.
     pub(crate) changes: Arc<Changes>,
-    /// The records that are outdated in a storage to which this cache may not write.
+    /// The records that are outdated in a storage to which this cache may not write, or that are being replaced.
     pub(crate) outdated: RecentKeys,
     /// The entries whose responses cannot be shared. Requests for them do not wait for each other.
     pub(crate) uncoalescable: RecentKeys,

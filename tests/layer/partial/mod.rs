@@ -191,10 +191,15 @@ async fn changed_file_replaces_its_parts() {
     let world = World::new(1000);
     world.range("0-99").await;
     world.origin.replace(vec![7; 500]);
+    world.clock.advance(Duration::from_secs(1));
     // The origin sends the whole, since the condition of the request for the missing bytes does not hold.
     let got = world.range("50-149").await;
     assert!(matches!((got.code, got.bytes.len()), (200, 500) | (206, 100)));
     assert!(got.bytes.iter().all(|byte| *byte == 7), "a mixture of two files");
+    // The rest of it is still on its way, and none of the old file is served.
+    let got = world.range("0-9").await;
+    assert_eq!((got.outcome(), &got.bytes[..]), ("miss", &[7; 10][..]));
+    world.layer.idle().await;
     let got = world.range("0-9").await;
     assert_eq!((got.outcome(), &got.bytes[..]), ("hit", &[7; 10][..]));
     assert_eq!(text(&got.headers, "etag"), Some("\"v2\""));
@@ -219,6 +224,26 @@ async fn file_that_changes_within_a_response_ends_it_with_an_error() {
     assert_eq!(got, bytes(1000)[..200]);
     let got = world.get(&[]).await;
     assert_eq!((got.code, &got.bytes[..]), (200, &[7; 500][..]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn range_is_answered_from_what_replaces_a_stored_response() {
+    for directive in ["no-cache", "max-age=0"] {
+        for first in ["", "0-99"] {
+            let world = World::new(1000);
+            match first {
+                "" => world.get(&[]).await,
+                range => world.range(range).await,
+            };
+            world.origin.replace(vec![7; 500]);
+            world.clock.advance(Duration::from_secs(1));
+            let got = world.get(&[("range", "bytes=50-59"), ("cache-control", directive)]).await;
+            assert_eq!((got.code, &got.bytes[..]), (206, &[7; 10][..]), "{directive} {first}");
+            assert_eq!(text(&got.headers, "content-range"), Some("bytes 50-59/500"));
+            world.layer.idle().await;
+            assert_eq!(world.get(&[]).await.outcome(), "hit", "{directive} {first}: the whole was fetched");
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

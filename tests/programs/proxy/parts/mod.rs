@@ -59,6 +59,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return
         with lock:
             kill_if_told()
+        if '"a"' in self.headers.get('If-None-Match', ''):
+            self.send_response(304)
+            self.send_header('ETag', '"a"')
+            self.end_headers()
+            return
         first, last, code = 0, len(data) - 1, 200
         wanted = self.headers.get('Range')
         if wanted and self.headers.get('If-Range', '"a"') == '"a"':
