@@ -69,9 +69,9 @@ impl<S: Storage> CacheLayerBuilder<S> {
     ///
     /// The origin is asked for the slice with the first byte that a request wants, and for the next one when the caller has come
     /// to it. So a request for a few bytes of a long body costs a slice, requests for different parts of it run side by side, and
-    /// each slice is fetched once for all of them. A slice that was begun is stored to its end even if its caller goes away. An
-    /// origin that ignores Range is answered as ever, and so is a response that
-    /// cannot be stored or has no strong validator: its first request is sent twice, and later ones for the same URL once.
+    /// each slice is fetched once for all of them. A slice whose response has begun is stored to its end even if its caller goes
+    /// away. An origin that ignores Range is answered as ever, and so is a response that cannot be stored or has no strong
+    /// validator: its first request is sent twice, and later ones for the same URL once.
     ///
     /// It applies to GET without conditions, for the whole or for one range that says where it begins. It sets
     /// [`store_parts`](Self::store_parts). A list of parts has room for 4,096, so that slices should be longer than the longest
