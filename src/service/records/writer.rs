@@ -568,6 +568,11 @@ impl<S: Storage> Writer<S> {
             match written {
                 Ok(true) => {
                     write.into_iter().for_each(Write::written);
+                    // The storage has nothing older any more.
+                    let (outdated, key) = (&self.records.outdated, self.target_key());
+                    if outdated.since(key).is_some_and(|(since, _)| self.response().response_time > since) {
+                        outdated.forget(key);
+                    }
                     self.records.observer.count(Count::Stored);
                     self.records.report_usage();
                     if let Some(warming) = &self.warming {
