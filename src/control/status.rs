@@ -44,7 +44,7 @@ pub struct CacheStatus {
     pub(crate) is_background: bool,
     /// The stored response would be fresh, had it not been expired by hand.
     pub(crate) is_expired: bool,
-    /// What was stored of the body when the response began, if it is stored in parts.
+    /// The stored amount of the body when the response began, if it is stored in parts.
     pub(crate) partial: Option<PartialBody>,
 }
 

@@ -256,7 +256,7 @@ impl<S: Storage, F: Fetcher + 'static> Filler<S, F> {
 
     /// Returns the stored parts, to which others may have been added since the response began, and the stamp of their record.
     ///
-    /// What is fetched from now on is added to them.
+    /// Later fetches add to them.
     async fn current_parts(&mut self) -> (Arc<Parts>, Option<Stamp>) {
         let Self { shared, request, snapshot, key, stored, parts, .. } = self;
         if let Some(uri) = shared.config.identify(request) {

@@ -52,7 +52,7 @@ pub(crate) struct InFlightWrites {
 struct Writes {
     // Keys are hashes already, so that the quick hasher is enough. It is seeded at random, as that of std.
     chains: HashMap<Key, Arc<Chain>, RandomState>,
-    /// How many parts are being fetched that will be added to the response at a key.
+    /// The number of parts that are being fetched for the response at a key.
     awaited: HashMap<Key, usize, RandomState>,
     /// The chunks of bodies. Each is written once and compared with nothing, so that they need no chain.
     chunks: HashMap<Key, Record, RandomState>,
@@ -93,7 +93,7 @@ pub(crate) struct Write {
     is_done: bool,
 }
 
-/// Keeps the chain of a key in the map, for a part that will be added to its response.
+/// A guard that keeps the chain of a key in the map, for a part that will be added to its response.
 #[derive(Debug)]
 pub(crate) struct AwaitedPart {
     in_flight: Arc<InFlightWrites>,
@@ -113,6 +113,8 @@ pub(crate) struct ChunkWrite {
 pub(crate) enum Resolved {
     /// It belongs to the chain, and the storage will hold this record instead.
     Last(Record),
+    /// It is the newest element, which the storage has acknowledged. Its retention may have moved since.
+    Current,
     /// It was written by another process or by an invalidation.
     Foreign,
     /// The chain has ended since it was read, so that it may be outdated. It has to be read again.
@@ -314,9 +316,10 @@ impl ChainState {
         if !is_own {
             return Resolved::Foreign;
         }
-        // All of it is written, so that the storage has lost the last element if it still holds an earlier one.
-        if self.elements.is_empty() && existing != Some(last.stamp()) {
-            return Resolved::Outdated;
+        if self.elements.is_empty() {
+            // If the storage holds an earlier element, it has lost the newest one, or the read was late.
+            let is_current = existing == Some(last.stamp());
+            return if is_current { Resolved::Current } else { Resolved::Outdated };
         }
         self.is_asked = true;
         Resolved::Last(last)
@@ -478,6 +481,7 @@ mod tests {
     fn last(in_flight: &InFlightWrites, existing: Option<Stamp>) -> Option<Stamp> {
         match in_flight.resolve(KEY, &in_flight.chain(KEY)?, existing) {
             Resolved::Last(record) => Some(record.stamp()),
+            Resolved::Current => existing,
             Resolved::Foreign | Resolved::Outdated => None,
         }
     }
@@ -529,10 +533,10 @@ mod tests {
         let stamp = Some(write.record().stamp());
         write.written();
         assert!(in_flight.write(KEY, None, record()).is_none(), "another write has replaced what it saw");
-        assert_eq!(last(&in_flight, stamp), stamp);
         assert!(in_flight.listed().is_empty(), "the storage has it");
-        // What the storage has lost is not answered from the chain.
         let chain = in_flight.chain(KEY).expect("it is awaited");
+        assert!(matches!(in_flight.resolve(KEY, &chain, stamp), Resolved::Current));
+        // The chain does not answer for a record that the storage has lost.
         assert!(matches!(in_flight.resolve(KEY, &chain, None), Resolved::Outdated));
         drop(first);
         let next = in_flight.write(KEY, stamp, record()).expect("it follows");

@@ -213,7 +213,7 @@ impl<S: Storage> Records<S> {
             };
             match self.in_flight.resolve(key, &chain, existing.as_ref().map(Record::stamp)) {
                 Resolved::Last(record) => return Ok(Some(record)),
-                Resolved::Foreign => return Ok(existing),
+                Resolved::Current | Resolved::Foreign => return Ok(existing),
                 Resolved::Outdated => {}
             }
         }

@@ -95,6 +95,12 @@ fn check(client: &Client, path: &Path, world: &World) {
     assert!(content == world.file, "{}: {} bytes, {wrong:?} is wrong", client.program, content.len());
 }
 
+/// Checks that the origin has sent each byte, and no more twice than a slice for each connection of each kill.
+fn check_cost(client: &Client, cost: usize, kills: usize) {
+    let bound = LEN + kills * client.connections * SLICE;
+    assert!((LEN..=bound).contains(&cost), "{cost} bytes were sent to {}, {kills} kills", client.program);
+}
+
 /// The proxies that are tried: on each storage, and with and without `resume`.
 fn settings(folder: &Path) -> [Vec<String>; 4] {
     let storage = |name: &str| folder.join(name).to_str().unwrap().to_owned();
@@ -155,12 +161,7 @@ fn origin_is_killed_during_downloads() {
         (kills.left, _) = (0, state.set_kill_at(0));
         let cost = state.sent() - before;
         // Only what was under way is sent twice.
-        let bound = LEN + happened * client.connections * SLICE;
-        assert!(
-            (LEN..=bound).contains(&cost),
-            "{cost} bytes were sent to {}, {happened} kills",
-            client.program
-        );
+        check_cost(client, cost, happened);
         happened
     });
 }
@@ -184,12 +185,7 @@ fn clients_are_killed_during_downloads() {
         }
         // A slice whose response has begun is stored to its end. One that was only asked for is asked for again.
         let cost = state.sent() - before;
-        let bound = LEN + happened * client.connections * SLICE;
-        assert!(
-            (LEN..=bound).contains(&cost),
-            "{cost} bytes were sent to {}, {happened} kills",
-            client.program
-        );
+        check_cost(client, cost, happened);
         happened
     });
 }
