@@ -63,27 +63,32 @@ struct Pair<S: Storage, R> {
 }
 
 impl<S: Storage, R: Raw> Pair<S, R> {
-    async fn new(storage: S, raw: R, len: usize) -> Arc<Self> {
+    fn new(storage: S, raw: R, len: usize) -> Arc<Self> {
         // The timeout is long. If the storage exceeded the usual one, the cache would stop using it for a while, and
         // every request would look fast.
         let layer =
             CacheLayer::builder(storage.clone()).operation_timeout(Duration::from_secs(60)).build().unwrap();
         let service = layer.layer(Bare::new(len));
         let rows: Arc<[String]> = (0..ROWS).map(|row| format!("{URI}&row={row}")).collect();
-        let body = Bytes::from(vec![7; len]);
-        for (number, uri) in rows.iter().enumerate() {
-            read(&mut service.clone(), uri).await;
-            raw.set(number as u64, body.clone()).await;
+        Arc::new(Self { storage, layer, service, raw, rows, cold: Arc::default(), body: vec![7; len].into() })
+    }
+
+    /// Stores the rows, of which the misses before may have evicted some.
+    async fn fill(&self) {
+        for (number, uri) in self.rows.iter().enumerate() {
+            read(&mut self.service.clone(), uri).await;
+            self.raw.set(number as u64, self.body.clone()).await;
             let until = Timestamp::from(std::time::SystemTime::now()) + Duration::from_secs(3600);
-            storage.write(record_key(number), Record::new(body.clone(), until)).await.unwrap();
+            let record = Record::new(self.body.clone(), until);
+            self.storage.write(record_key(number), record).await.unwrap();
         }
-        layer.idle().await;
-        Arc::new(Self { storage, layer, service, raw, rows, cold: Arc::default(), body })
+        self.layer.idle().await;
     }
 }
 
 async fn measure<S: Storage, R: Raw>(name: &str, size: &str, plan: Plan, pair: Arc<Pair<S, R>>) {
     for tasks in [1, 64] {
+        pair.fill().await;
         let shared = || Arc::clone(&pair);
         let raw_get = {
             let pair = shared();
@@ -173,7 +178,7 @@ async fn main() {
     for (len, size) in SIZES {
         if wanted("memory") {
             let storage = MemoryStorage::builder().max_bytes(2 << 30).build();
-            measure("memory", size, plan, Pair::new(storage, RawMemory::new(), len).await).await;
+            measure("memory", size, plan, Pair::new(storage, RawMemory::new(), len)).await;
         }
         for (name, in_task) in
             [("sqlite", None), ("sqlite, read in task", Some(true)), ("sqlite, on threads", Some(false))]
@@ -182,7 +187,7 @@ async fn main() {
                 let folder = tempfile::tempdir().unwrap();
                 let builder = SqliteStorage::builder(folder.path().join("ours")).read_in_task(in_task);
                 let raw = RawSqlite::open(&folder.path().join("raw")).await;
-                measure(name, size, plan, Pair::new(builder.open().await.unwrap(), raw, len).await).await;
+                measure(name, size, plan, Pair::new(builder.open().await.unwrap(), raw, len)).await;
             }
         }
         match &server {
@@ -190,7 +195,7 @@ async fn main() {
                 let name = format!("bench-{}", fastrand::u64(..));
                 let storage = RedisStorage::builder(url.as_str()).cache_name(&name).connect().await.unwrap();
                 let raw = RawRedis::connect(url, &format!("{name}-raw")).await;
-                let pair = Pair::new(storage.clone(), raw, len).await;
+                let pair = Pair::new(storage.clone(), raw, len);
                 measure("redis", size, plan, Arc::clone(&pair)).await;
                 storage.clear().await.unwrap();
                 pair.raw.clear().await;
@@ -202,7 +207,7 @@ async fn main() {
         match mongodb::url() {
             Ok(url) if wanted("mongodb") => {
                 let (storage, raw) = mongodb::open(&url).await;
-                let pair = Pair::new(storage, raw, len).await;
+                let pair = Pair::new(storage, raw, len);
                 measure("mongodb", size, plan, Arc::clone(&pair)).await;
                 pair.raw.drop_database().await;
             }
@@ -213,7 +218,7 @@ async fn main() {
         match dynamodb::endpoint() {
             Ok(endpoint) if wanted("dynamodb") && len <= dynamodb::MAX_LEN => {
                 let (storage, raw) = dynamodb::open(&endpoint).await;
-                let pair = Pair::new(storage, raw, len).await;
+                let pair = Pair::new(storage, raw, len);
                 measure("dynamodb", size, plan, Arc::clone(&pair)).await;
                 pair.raw.delete().await;
             }

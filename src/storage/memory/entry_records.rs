@@ -57,13 +57,19 @@ pub(super) type RecordId = (Kind, [u8; 16], u32);
 /// Released records (`false`) come first, and among equals those that were written longest ago.
 type RemovalOrder = (bool, u64);
 
+/// What a record is counted as.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RecordCost {
+    pub(super) bytes: u64,
+    /// Whether it is final. The record had its decoded form when it was counted, or never gets one.
+    form_counted: bool,
+}
+
 /// A record, and what it was counted as.
 #[derive(Debug)]
 struct CountedRecord {
     record: Record,
-    cost: u64,
-    /// Whether `cost` is final. The record had its decoded form when it was counted, or never gets one.
-    form_counted: bool,
+    cost: RecordCost,
     order: RemovalOrder,
 }
 
@@ -112,10 +118,12 @@ pub(super) fn entry_cost(key: Key) -> u64 {
 }
 
 /// Returns the cost of a record within its entry.
-pub(super) fn record_cost(key: Key, record: &Record) -> u64 {
-    let form = if awaits_form(key.kind, record) { DECODED_FORM } else { 0 };
+pub(super) fn record_cost(key: Key, record: &Record) -> RecordCost {
+    // Asked first: a form that is added after this is counted by the next read.
+    let awaits_form = awaits_form(key.kind, record);
+    let form = if awaits_form { DECODED_FORM } else { 0 };
     let map_slot = if record_id(key) == HEAD { 0 } else { MAP_SLOT };
-    record.memory() as u64 + form + map_slot
+    RecordCost { bytes: record.memory() as u64 + form + map_slot, form_counted: !awaits_form }
 }
 
 impl Default for EntryRecords {
@@ -155,7 +163,7 @@ impl EntryRecords {
     /// Returns whether the record got its decoded form after it was counted.
     pub(super) fn has_grown(&self, key: Key) -> bool {
         self.counted(record_id(key))
-            .is_some_and(|counted| !counted.form_counted && !counted.record.awaits_form())
+            .is_some_and(|counted| !counted.cost.form_counted && !counted.record.awaits_form())
     }
 
     /// Makes room for a record of this cost, in an entry that may weigh `max_weight`.
@@ -171,16 +179,16 @@ impl EntryRecords {
         removed: &mut Vec<Record>,
     ) -> bool {
         let new = record_id(key);
-        let replaced = self.counted(new).map_or(0, |counted| counted.cost);
+        let replaced = self.counted(new).map_or(0, |counted| counted.cost.bytes);
         let maps = |records: &Self| if records.others.is_some() || new != HEAD { MAPS } else { 0 };
         if self.weight + maps(self) - replaced + cost <= max_weight {
             return true;
         }
         // The head stays, since the other records cannot be found without it. So do the other chunks of the same body.
-        let head = if new == HEAD { 0 } else { self.head.as_ref().map_or(0, |head| head.cost) };
+        let head = if new == HEAD { 0 } else { self.head.as_ref().map_or(0, |head| head.cost.bytes) };
         let body: u64 = match (key.kind, &self.others) {
             (Kind::Chunk, Some(others)) => {
-                others.body(key.slot).map(|(_, counted)| counted.cost).sum::<u64>() - replaced
+                others.body(key.slot).map(|(_, counted)| counted.cost.bytes).sum::<u64>() - replaced
             }
             _ => 0,
         };
@@ -211,20 +219,19 @@ impl EntryRecords {
     }
 
     /// Inserts a record. Returns the one that it replaces.
-    pub(super) fn put(&mut self, key: Key, record: Record) -> Option<Record> {
+    pub(super) fn put(&mut self, key: Key, record: Record, cost: RecordCost) -> Option<Record> {
         let id = record_id(key);
         let before = self.remove(id);
-        let (cost, form_counted) = (record_cost(key, &record), !awaits_form(key.kind, &record));
-        self.weight += cost;
+        self.weight += cost.bytes;
         self.listed += u64::from(key.kind.is_listed());
         if id == HEAD {
-            self.head = Some(CountedRecord { record, cost, form_counted, order: (true, 0) });
+            self.head = Some(CountedRecord { record, cost, order: (true, 0) });
         } else {
             let others = self.others.get_or_insert_default();
             others.writes += 1;
             let order = (true, others.writes);
             others.by_order.insert(order, id);
-            others.by_id.insert(id, CountedRecord { record, cost, form_counted, order });
+            others.by_id.insert(id, CountedRecord { record, cost, order });
         }
         before
     }
@@ -242,7 +249,7 @@ impl EntryRecords {
             }
             counted
         };
-        self.weight -= counted.cost;
+        self.weight -= counted.cost.bytes;
         self.listed -= u64::from(id.0.is_listed());
         Some(counted.record)
     }

@@ -302,7 +302,7 @@ impl MemoryStorage {
         }
         let cost = entry_records::record_cost(key, &record);
         // As if the entry were new. What is not needed is given back below.
-        let reserved = entry_records::entry_cost(key).saturating_add(cost);
+        let reserved = entry_records::entry_cost(key).saturating_add(cost.bytes);
         let too_large = || {
             let message = "the entry would take more than half of the memory storage: raise its max_bytes to keep such entries";
             Error::new(ErrorKind::TooLarge, message)
@@ -332,9 +332,10 @@ impl MemoryStorage {
         if let Some(entry) = table.get_mut(&id) {
             let (before, listed) = (if is_new { 0 } else { entry.records.weight() }, entry.records.listed());
             // Never fails for a new entry, whose weight was checked above. So no empty entry is left behind.
-            written = entry.records.make_room(key, cost, self.0.max_entry_bytes, &self.0.holds, &mut removed);
+            written =
+                entry.records.make_room(key, cost.bytes, self.0.max_entry_bytes, &self.0.holds, &mut removed);
             if written {
-                removed.extend(entry.records.put(key, record));
+                removed.extend(entry.records.put(key, record, cost));
             }
             weight = entry.records.weight();
             self.0.used.fetch_sub(reserved + before - weight, Ordering::AcqRel);
@@ -356,10 +357,12 @@ impl MemoryStorage {
 
     /// Counts a record again that has got its decoded form. Removes the entry if there is no room for the form.
     fn count_again(&self, key: Key, stamp: Stamp) {
-        let Some(cost) = self.peek(key, |record| entry_records::record_cost(key, record)) else { return };
+        let cost =
+            |record: &Record| (record.stamp() == stamp).then(|| entry_records::record_cost(key, record));
+        let Some(cost) = self.peek(key, cost).flatten() else { return };
         let (id, shard) = self.find(key);
         // The whole cost, although most of it is counted already. That is given back below.
-        let has_room = self.reserve(cost, &id);
+        let has_room = self.reserve(cost.bytes, &id);
         let (mut removed, mut removed_entry) = (Vec::new(), None);
         let (mut before, mut after) = (0, 0);
         let mut table = shard.write();
@@ -369,9 +372,15 @@ impl MemoryStorage {
             let listed = entry.records.listed();
             before = entry.records.weight();
             let fits = has_room
-                && entry.records.make_room(key, cost, self.0.max_entry_bytes, &self.0.holds, &mut removed);
+                && entry.records.make_room(
+                    key,
+                    cost.bytes,
+                    self.0.max_entry_bytes,
+                    &self.0.holds,
+                    &mut removed,
+                );
             if fits && let Some(record) = entry.records.remove(entry_records::record_id(key)) {
-                entry.records.put(key, record);
+                entry.records.put(key, record, cost);
             }
             after = entry.records.weight();
             let mut left = entry.records.listed();
@@ -384,7 +393,7 @@ impl MemoryStorage {
         drop(table);
         // After the lock is released, and before their room is given to others.
         drop((removed, removed_entry));
-        let reserved = if has_room { cost } else { 0 };
+        let reserved = if has_room { cost.bytes } else { 0 };
         self.0.used.fetch_sub(reserved + before - after, Ordering::AcqRel);
     }
 

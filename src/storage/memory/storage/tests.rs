@@ -3,8 +3,10 @@
 use std::collections::HashMap;
 
 use futures_util::{FutureExt, TryStreamExt};
+use http::HeaderValue;
 
 use super::*;
+use crate::entry::{self, DecodedRecord, Tagged};
 
 /// Returns the weight and the number of listed records, counted anew.
 fn recount(storage: &MemoryStorage) -> (u64, u64) {
@@ -91,4 +93,25 @@ fn similar_entries_have_different_hashes() {
         }
     }
     assert!(hashes.len() > 1_980, "{} of 2,000", hashes.len());
+}
+
+#[test]
+fn decoded_form_that_comes_while_a_record_is_written_is_counted_by_the_next_read() {
+    let tag = HeaderValue::from_static("\"a\"");
+    let tagged = |number| Tagged { selection: [number; 16], tag: tag.clone(), coding: Box::default() };
+    let index = entry::record(DecodedRecord::Index((0..100).map(tagged).collect()), Timestamp::NEVER);
+    // As from another process, without its decoded form.
+    let record = Record::from_bytes(index.to_bytes()).expect("a record");
+    let key = Key { kind: Kind::Index, ..Key::head([1; 16]) };
+    let cost = entry_records::record_cost(key, &record);
+    let before = record.memory();
+    assert!(entry::decode(&record).is_some());
+    assert!(record.memory() as u64 > before as u64 + DECODED_FORM, "the form is longer than was reserved");
+
+    let mut records = EntryRecords::default();
+    records.put(key, record.clone(), cost);
+    assert!(records.weight() <= entry_records::entry_cost(key) + cost.bytes, "more than was reserved");
+    assert!(records.has_grown(key));
+    records.put(key, record.clone(), entry_records::record_cost(key, &record));
+    assert!(records.weight() > record.memory() as u64 && !records.has_grown(key));
 }
