@@ -38,6 +38,8 @@ struct Seen {
     in_task: AtomicUsize,
     /// Reads that a worker spent more than a millisecond on.
     stalls: AtomicUsize,
+    /// Reads that took longer than a millisecond, wherever they ran, and with the time until a thread was free.
+    delayed: AtomicUsize,
     /// Reads that took longer than the disk's latency, wherever they ran.
     slow: AtomicUsize,
 }
@@ -57,6 +59,7 @@ impl Seen {
             std::task::Poll::Pending => read.await,
         };
         assert!(found?.is_some());
+        self.delayed.fetch_add(usize::from(begun.elapsed() >= STALL), Ordering::Relaxed);
         self.slow.fetch_add(usize::from(begun.elapsed() >= Duration::from_millis(20)), Ordering::Relaxed);
         Ok(())
     }
@@ -78,6 +81,7 @@ impl Seen {
             reads: get(&seen.reads),
             in_task: get(&seen.in_task),
             stalls: get(&seen.stalls),
+            delayed: get(&seen.delayed),
             slow: get(&seen.slow),
         }
     }
@@ -88,6 +92,7 @@ struct Counts {
     reads: usize,
     in_task: usize,
     stalls: usize,
+    delayed: usize,
     slow: usize,
 }
 
@@ -99,11 +104,11 @@ impl Counts {
 
     /// Asserts that nearly all reads ran in the task.
     ///
-    /// On a busy machine, a worker may be preempted during a read, which looks like a slow disk. Each of these moves
-    /// a hundred reads to the threads at most.
+    /// On a busy machine, a worker or a thread may be preempted during a read, which looks like a slow disk. Each of these
+    /// moves little more than a hundred reads to the threads at most.
     fn stay_in_the_task(&self) {
         let on_threads = self.reads - self.in_task;
-        assert!(on_threads <= self.reads / 20 + 100 * self.stalls, "{self:?}");
+        assert!(on_threads <= self.reads / 20 + 105 * self.delayed, "{self:?}");
     }
 }
 
