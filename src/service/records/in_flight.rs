@@ -93,7 +93,7 @@ pub(crate) struct Write {
     is_done: bool,
 }
 
-/// A guard that keeps the chain of a key in the map, for a part that will be added to its response.
+/// Keeps the chain of a key in the map, for a part that will be added to its response.
 #[derive(Debug)]
 pub(crate) struct AwaitedPart {
     in_flight: Arc<InFlightWrites>,

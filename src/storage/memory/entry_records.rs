@@ -57,15 +57,15 @@ pub(super) type RecordId = (Kind, [u8; 16], u32);
 /// Released records (`false`) come first, and among equals those that were written longest ago.
 type RemovalOrder = (bool, u64);
 
-/// What a record is counted as.
+/// Counts a record within its entry, once for each write.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RecordCost {
     pub(super) bytes: u64,
-    /// Whether it is final. The record had its decoded form when it was counted, or never gets one.
+    /// The cost is final: the record had its decoded form when it was counted, or never gets one.
     form_counted: bool,
 }
 
-/// A record, and what it was counted as.
+/// Holds a record with its cost.
 #[derive(Debug)]
 struct CountedRecord {
     record: Record,
@@ -173,12 +173,12 @@ impl EntryRecords {
     pub(super) fn make_room(
         &mut self,
         key: Key,
-        cost: u64,
+        cost: RecordCost,
         max_weight: u64,
         holds: &Holds,
         removed: &mut Vec<Record>,
     ) -> bool {
-        let new = record_id(key);
+        let (new, cost) = (record_id(key), cost.bytes);
         let replaced = self.counted(new).map_or(0, |counted| counted.cost.bytes);
         let maps = |records: &Self| if records.others.is_some() || new != HEAD { MAPS } else { 0 };
         if self.weight + maps(self) - replaced + cost <= max_weight {

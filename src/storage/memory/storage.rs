@@ -332,8 +332,7 @@ impl MemoryStorage {
         if let Some(entry) = table.get_mut(&id) {
             let (before, listed) = (if is_new { 0 } else { entry.records.weight() }, entry.records.listed());
             // Never fails for a new entry, whose weight was checked above. So no empty entry is left behind.
-            written =
-                entry.records.make_room(key, cost.bytes, self.0.max_entry_bytes, &self.0.holds, &mut removed);
+            written = entry.records.make_room(key, cost, self.0.max_entry_bytes, &self.0.holds, &mut removed);
             if written {
                 removed.extend(entry.records.put(key, record, cost));
             }
@@ -372,13 +371,7 @@ impl MemoryStorage {
             let listed = entry.records.listed();
             before = entry.records.weight();
             let fits = has_room
-                && entry.records.make_room(
-                    key,
-                    cost.bytes,
-                    self.0.max_entry_bytes,
-                    &self.0.holds,
-                    &mut removed,
-                );
+                && entry.records.make_room(key, cost, self.0.max_entry_bytes, &self.0.holds, &mut removed);
             if fits && let Some(record) = entry.records.remove(entry_records::record_id(key)) {
                 entry.records.put(key, record, cost);
             }
