@@ -38,8 +38,6 @@ struct Seen {
     in_task: AtomicUsize,
     /// Reads that a worker spent more than a millisecond on.
     stalls: AtomicUsize,
-    /// Reads that took longer than a millisecond, wherever they ran, and with the time until a thread was free.
-    delayed: AtomicUsize,
     /// Reads that took longer than the disk's latency, wherever they ran.
     slow: AtomicUsize,
 }
@@ -59,7 +57,6 @@ impl Seen {
             std::task::Poll::Pending => read.await,
         };
         assert!(found?.is_some());
-        self.delayed.fetch_add(usize::from(begun.elapsed() >= STALL), Ordering::Relaxed);
         self.slow.fetch_add(usize::from(begun.elapsed() >= Duration::from_millis(20)), Ordering::Relaxed);
         Ok(())
     }
@@ -81,7 +78,6 @@ impl Seen {
             reads: get(&seen.reads),
             in_task: get(&seen.in_task),
             stalls: get(&seen.stalls),
-            delayed: get(&seen.delayed),
             slow: get(&seen.slow),
         }
     }
@@ -92,7 +88,6 @@ struct Counts {
     reads: usize,
     in_task: usize,
     stalls: usize,
-    delayed: usize,
     slow: usize,
 }
 
@@ -102,14 +97,29 @@ impl Counts {
         assert!(self.stalls <= self.reads / 100 + CONNECTIONS, "{self:?}");
     }
 
-    /// Asserts that nearly all reads ran in the task.
+    /// Returns whether nearly all reads ran in the task.
     ///
-    /// On a busy machine, a worker or a thread may be preempted during a read, which looks like a slow disk. Each of these
-    /// moves little more than a hundred reads to the threads at most.
-    fn stay_in_the_task(&self) {
+    /// On a busy machine, a worker may be preempted during a read, which looks like a slow disk. Each of these moves
+    /// a hundred reads to the threads at most.
+    fn stay_in_the_task(&self) -> bool {
         let on_threads = self.reads - self.in_task;
-        assert!(on_threads <= self.reads / 20 + 105 * self.delayed, "{self:?}");
+        on_threads <= self.reads / 20 + 100 * self.stalls
     }
+}
+
+/// Asserts that nearly all reads run in the task, and that stalls are rare meanwhile.
+///
+/// A busy machine preempts the threads during reads as well, which the counts do not show. So it takes some attempts.
+async fn assert_reads_stay_in_the_task(storage: &SqliteStorage) {
+    for _ in 0..10 {
+        let counts = Seen::random(storage, 20_000).await;
+        println!("fast: {counts:?}");
+        counts.stalls_are_rare();
+        if counts.stay_in_the_task() {
+            return;
+        }
+    }
+    panic!("reads run on threads, although the disk is fast");
 }
 
 async fn fill(path: &Path) {
@@ -128,9 +138,7 @@ async fn reads_stay_in_the_task_while_they_are_fast() {
     let directory = directory();
     let path = directory.path().join("cache.sqlite");
     fill(&path).await;
-    let counts = Seen::random(&open(&path, None).await, 20_000).await;
-    counts.stay_in_the_task();
-    counts.stalls_are_rare();
+    assert_reads_stay_in_the_task(&open(&path, None).await).await;
 }
 
 #[tokio::test]
@@ -193,10 +201,7 @@ async fn process_on_a_slow_disk() {
     counts.stalls_are_rare();
     make_slow(&path, 0);
     Seen::random(&storage, 800).await;
-    let counts = Seen::random(&storage, 20_000).await;
-    println!("fast: {counts:?}");
-    counts.stay_in_the_task();
-    counts.stalls_are_rare();
+    assert_reads_stay_in_the_task(&storage).await;
 
     // Slow again, for some of the records.
     for pages in [100, 20, 5] {
