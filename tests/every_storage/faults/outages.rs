@@ -7,7 +7,7 @@ use libtest_mimic::Trial;
 use tower_response_cache::{BodyErrorKind, CacheStatus};
 
 use super::test;
-use super::world::{PATIENCE, World};
+use super::world::{PATIENCE, World, patient};
 use crate::servers::child::{Data, Server};
 use crate::servers::link::Proxy;
 use crate::support::get;
@@ -152,9 +152,7 @@ async fn slow<H: FaultTarget>(target: H) {
     let world = World::open(&target.address()).await;
     world.warm(&SMALL[..2]).await;
     target.link().set(|link| link.bytes_per_second = Some(100_000));
-    for path in SMALL.iter().take(2) {
-        assert!(world.get(path).await, "a small body was not served in time");
-    }
+    world.until_hits(&SMALL[..2]).await;
     for _ in 0..3 {
         world.get("/1048576/large").await;
         world.post("/1048576/large").await;
@@ -203,12 +201,8 @@ async fn stall<H: FaultTarget>(mut target: H) {
 
 async fn body_ends<H: FaultTarget>(mut target: H, fault: &str, inject: Hurt<H>) {
     let timeout = Duration::from_secs(1);
-    // Only the body is to be late. On busy cores an operation takes longer than by default it may, and a body from the
-    // origin is not affected by the fault.
-    let world = World::open_with(&target.address(), |builder| {
-        builder.body_timeout(timeout).operation_timeout(Duration::from_secs(20))
-    })
-    .await;
+    // Only the body is to be late: one from the origin is not affected by the fault.
+    let world = World::open_with(&target.address(), |builder| patient(builder).body_timeout(timeout)).await;
     let path = "/5000000/long";
     world.warm(&[path]).await;
     let response = world.cache.send(get(&format!("http://example.com{path}"))).await;

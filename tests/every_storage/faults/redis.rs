@@ -5,7 +5,7 @@ use tower_response_cache::{BodyErrorKind, ErrorKind, storage};
 
 use super::outages::FaultTarget;
 use super::test;
-use super::world::World;
+use super::world::{World, patient};
 use crate::servers::child::{Data, Server};
 use crate::servers::link::Proxy;
 use crate::servers::redis::Redis;
@@ -90,7 +90,7 @@ pub fn tests() -> Vec<Trial> {
 
 async fn full() -> Result<(), String> {
     let redis = Redis::start(&["--maxmemory-policy", "noeviction"])?;
-    let world = World::open(&address(&redis)).await;
+    let world = World::open_with(&address(&redis), patient).await;
     world.warm(&PATHS).await;
     redis.ok(&["CONFIG", "SET", "maxmemory", "1"]);
     for _ in 0..20 {
@@ -138,7 +138,7 @@ async fn evicts() -> Result<(), String> {
 
 async fn lacks_a_chunk() -> Result<(), String> {
     let redis = Redis::start(&[])?;
-    let world = World::open(&address(&redis)).await;
+    let world = World::open_with(&address(&redis), patient).await;
     let path = "/600000/long";
     for number in 0..5 {
         world.warm(&[path]).await;
@@ -157,7 +157,7 @@ async fn lacks_a_chunk() -> Result<(), String> {
 
 async fn replica() -> Result<(), String> {
     let redis = Redis::start(&[])?;
-    let world = World::open(&address(&redis)).await;
+    let world = World::open_with(&address(&redis), patient).await;
     world.warm(&PATHS).await;
     // Its new master does not exist, so it keeps its own data.
     redis.ok(&["REPLICAOF", "127.0.0.1", "9"]);
@@ -181,7 +181,7 @@ async fn rights() -> Result<(), String> {
     let redis = Redis::start(&[])?;
     redis.ok(&["ACL", "SETUSER", "app", "on", ">secret", "~faults:*", "+@all"]);
     let address = format!("redis://app:secret@127.0.0.1:{}/0?cache_name=faults", redis.port);
-    let world = World::open(&address).await;
+    let world = World::open_with(&address, patient).await;
     world.warm(&PATHS).await;
 
     redis.ok(&["ACL", "SETUSER", "app", "-set", "-eval"]);
@@ -236,7 +236,7 @@ async fn loading() -> Result<(), String> {
 
 async fn flushed() -> Result<(), String> {
     let redis = Redis::start(&[])?;
-    let world = World::open(&address(&redis)).await;
+    let world = World::open_with(&address(&redis), patient).await;
     world.warm(&["/1000/a", "/600000/long"]).await;
     redis.ok(&["FLUSHALL"]);
     assert!(!world.get("/1000/a").await);
@@ -265,7 +265,7 @@ async fn paused() -> Result<(), String> {
 
 async fn foreign() -> Result<(), String> {
     let redis = Redis::start(&[])?;
-    let world = World::open(&address(&redis)).await;
+    let world = World::open_with(&address(&redis), patient).await;
     let version = format!("{:020}\u{2}the record of a later version", u64::MAX);
     for value in [None, Some(""), Some("garbage"), Some(&*version)] {
         world.warm(&["/1000/a"]).await;
