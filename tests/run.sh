@@ -106,8 +106,8 @@ step "build" build
 export EXAMPLES_ARE_BUILT=1
 
 # Three groups of tests run at once, because none of them keeps two cores busy: schedules and fuzzing use one thread, and
-# storages on servers wait most of the time. The other checks run beside them at a low priority, because some tests
-# measure time.
+# storages on servers wait most of the time. Schedules and fuzzing, and the other checks beside them, run at a low priority,
+# because some tests measure time.
 others=()
 for main in tests/*/main.rs; do
   name=$(basename "$(dirname "$main")")
@@ -116,7 +116,7 @@ for main in tests/*/main.rs; do
     *) others+=(--test "$name") ;;
   esac
 done
-beside "schedules; fuzzing for a minute" env FUZZ_SECONDS=60 cargo test --all-features --test model --test fuzz
+beside "schedules; fuzzing for a minute" nice -n 10 env FUZZ_SECONDS=60 cargo test --all-features --test model --test fuzz
 beside "every storage" cargo test --all-features --test every_storage
 beside "unit and other tests" cargo test --all-features --lib "${others[@]}"
 step "lints, default features" nice -n 10 cargo clippy --all-targets -- -D warnings

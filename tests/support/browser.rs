@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 /// How long anything may take. Nothing waits for so long, unless it fails.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 pub struct Browser {
     child: Child,
@@ -125,7 +125,7 @@ impl Browser {
                 const began = performance.now();
                 const look = () => {{
                     if ({condition}) resolve(true);
-                    else if (performance.now() - began > 30000) resolve(false);
+                    else if (performance.now() - began > 120000) resolve(false);
                     else setTimeout(look, 10);
                 }};
                 look();
