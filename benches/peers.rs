@@ -2,7 +2,7 @@
 //!
 //! - `cargo bench --bench peers [-- PART …]` prints a table of times and ratios for each part.
 //! - `cargo bench --bench peers -- load` measures latency against load, and draws it.
-//! - `cargo bench --bench peers -- growth` measures how the cost grows with the number of entries.
+//! - `cargo bench --bench peers -- growth [STORAGE …]` measures how the cost grows with the number of entries.
 //! - `cargo bench --bench peers -- --help` names the parts and options. `--quick` runs everything once and briefly.
 //!
 //! The programs are a crate of their own in `benches/peers`, because the other caches need some hundred crates that this

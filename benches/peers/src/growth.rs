@@ -27,6 +27,8 @@ use tower_response_cache::storage::sqlite::rusqlite::Connection;
 use tower_response_cache::storage::{Key, MemoryStorage, RedisStorage, SqliteStorage, Storage};
 use tower_response_cache::{Cache, CacheLayer, EntryFilter};
 
+use crate::Grown;
+
 /// The numbers of entries.
 const ENTRIES: [usize; 3] = [1_000, 100_000, 10_000_000];
 const QUICK: [usize; 3] = [10, 100, 1_000];
@@ -330,7 +332,14 @@ pub struct Growth {
     sizes: Table,
 }
 
-pub async fn tables(is_quick: bool, most: usize, most_in_memory: usize, waits: bool) -> Vec<Table> {
+pub async fn tables(
+    storages: &[Grown],
+    is_quick: bool,
+    most: usize,
+    most_in_memory: usize,
+    waits: bool,
+) -> Vec<Table> {
+    let wanted = |storage| storages.is_empty() || storages.contains(&storage);
     let numbers = if is_quick { QUICK } else { ENTRIES };
     let at_most = |most: usize| numbers.map(|entries| entries.min(most));
     let mut columns: Vec<_> = at_most(most).iter().map(|entries| format!("{entries} entries")).collect();
@@ -346,9 +355,15 @@ pub async fn tables(is_quick: bool, most: usize, most_in_memory: usize, waits: b
             vec!["bytes".to_owned()],
         ),
     };
-    growth.in_memory(at_most(most.min(most_in_memory)), at_most(most.min(MAX_SMALL))).await;
-    growth.on_sqlite(at_most(most)).await;
-    if let Err(reason) = growth.on_redis(at_most(most.min(MAX_SMALL))).await {
+    if wanted(Grown::Memory) {
+        growth.in_memory(at_most(most.min(most_in_memory)), at_most(most.min(MAX_SMALL))).await;
+    }
+    if wanted(Grown::Sqlite) {
+        growth.on_sqlite(at_most(most)).await;
+    }
+    if wanted(Grown::Redis)
+        && let Err(reason) = growth.on_redis(at_most(most.min(MAX_SMALL))).await
+    {
         println!("Redis is not measured: {reason}");
     }
     vec![growth.hits, growth.listings, growth.sizes]

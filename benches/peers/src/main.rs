@@ -67,6 +67,10 @@ enum Other {
     },
     /// Measures how the cost grows with the number of entries.
     Growth {
+        /// Which storages to measure [default: all]. In a process of its own, a large one shares the memory with nothing that
+        /// another has left.
+        #[arg(value_enum)]
+        storages: Vec<Grown>,
         #[command(flatten)]
         common: Common,
         /// The most entries. Ten million take 8 GB in the temporary directory.
@@ -81,6 +85,14 @@ enum Other {
     },
 }
 
+/// A storage whose growth is measured.
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Grown {
+    Memory,
+    Sqlite,
+    Redis,
+}
+
 fn main() {
     let Arguments { other, parts, common } = Arguments::parse();
     let began = Instant::now();
@@ -91,8 +103,9 @@ fn main() {
         Some(Other::Load { common, pictures }) => {
             (load::tables(common.quick, pictures.as_deref()), common.markdown)
         }
-        Some(Other::Growth { common, most, most_in_memory, wait }) => {
-            (runtime.block_on(growth::tables(common.quick, most, most_in_memory, wait)), common.markdown)
+        Some(Other::Growth { storages, common, most, most_in_memory, wait }) => {
+            let tables = growth::tables(&storages, common.quick, most, most_in_memory, wait);
+            (runtime.block_on(tables), common.markdown)
         }
     };
     for table in &tables {
