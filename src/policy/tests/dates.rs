@@ -84,3 +84,17 @@ fn two_digit_year_is_at_most_fifty_ahead() {
         assert_eq!(year(two), of(four), "{two}");
     }
 }
+
+#[test]
+fn each_second_is_formatted_as_its_own_date() {
+    let date = |millis| format(Timestamp::from_millis(millis)).unwrap().to_str().unwrap().to_owned();
+    let (first, second) = ("Sun, 06 Nov 1994 08:49:37 GMT", "Sun, 06 Nov 1994 08:49:38 GMT");
+    for (millis, expected) in [
+        (784_111_777_000, first),
+        (784_111_777_999, first),
+        (784_111_778_000, second),
+        (784_111_777_500, first), // a clock that was set back
+    ] {
+        assert_eq!(date(millis), expected);
+    }
+}
