@@ -5,8 +5,6 @@
 //! - Exactly the three forms of an HTTP-date are read, in any letter case, and only in GMT (RFC 9111 §4.2).
 //! - The name of the weekday has to be one, but need not be that of the date.
 
-use std::cell::RefCell;
-
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::time::Timestamp;
@@ -35,24 +33,9 @@ pub(crate) fn single(headers: &HeaderMap, name: &HeaderName, near: Timestamp) ->
     if lines.next().is_some() { None } else { parse(first, near) }
 }
 
-thread_local! {
-    /// The date that this thread formatted last, by its second. Most misses of one second need the same one.
-    static FORMATTED: RefCell<Option<(u64, HeaderValue)>> = const { RefCell::new(None) };
-}
-
 /// Formats a date as a field's value, as an IMF-fixdate (RFC 9110 §5.6.7).
 pub(crate) fn format(time: Timestamp) -> Option<HeaderValue> {
-    let second = time.as_secs();
-    let known = FORMATTED.try_with(|last| {
-        last.borrow().as_ref().filter(|(of, _)| *of == second).map(|(_, value)| value.clone())
-    });
-    if let Ok(Some(value)) = known {
-        return Some(value);
-    }
-    let value = HeaderValue::try_from(httpdate::fmt_http_date(time.into())).ok()?;
-    // A thread that ends may have no place for it any more.
-    let _ = FORMATTED.try_with(|last| last.replace(Some((second, value.clone()))));
-    Some(value)
+    HeaderValue::try_from(httpdate::fmt_http_date(time.into())).ok()
 }
 
 const DAYS: [&str; 7] = ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"];
