@@ -14,7 +14,7 @@ use tower_response_cache::{CacheLayer, CacheLayerBuilder, Clock, EntryFilter};
 
 use crate::places::{Kind, Place};
 use crate::support::{self, Fixture, Origin, get, get_with, not_modified, response};
-use crate::trial;
+use crate::{OPERATION_TIMEOUT, trial};
 
 const A: &str = "http://example.com/a";
 
@@ -59,9 +59,8 @@ async fn cache_with(
     settings: impl FnOnce(CacheLayerBuilder<BoxStorage>) -> CacheLayerBuilder<BoxStorage>,
 ) -> Cache {
     let storage = place.open("store").await.unwrap();
-    // Long: on a busy machine a server may be slower than the usual timeout, and these tests are not about that.
-    let patience = Duration::from_secs(20);
-    let cache = Fixture::with(origin, storage, |builder| settings(builder.operation_timeout(patience)));
+    let cache =
+        Fixture::with(origin, storage, |builder| settings(builder.operation_timeout(OPERATION_TIMEOUT)));
     cache.clock.set(SystemTime::now().into());
     cache
 }

@@ -10,6 +10,7 @@ use libtest_mimic::{Completion, Trial};
 use tower_response_cache::CacheLayer;
 use tower_response_cache::storage::connect;
 
+use crate::OPERATION_TIMEOUT;
 use crate::servers::{dynamodb, mongodb, must_be_there, redis};
 
 #[path = "../large_body/measured.rs"]
@@ -24,10 +25,10 @@ pub fn play() -> Option<ExitCode> {
     let part = std::env::var(PART).ok()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        // The test is about memory, not about the speed of a local server that has just started.
-        let patience = Duration::from_secs(10);
         let address = std::env::var(STORE).unwrap_or_default();
-        let open = async || CacheLayer::builder(connect(&address).await.unwrap()).operation_timeout(patience);
+        let open = async || {
+            CacheLayer::builder(connect(&address).await.unwrap()).operation_timeout(OPERATION_TIMEOUT)
+        };
         measured::play(&part, open).await;
     });
     Some(ExitCode::SUCCESS)

@@ -20,7 +20,7 @@ use tower_response_cache::testing::Harness;
 use tower_response_cache::{CacheLayer, Clock};
 
 use crate::places::{Kind, Place};
-use crate::trial;
+use crate::{OPERATION_TIMEOUT, trial};
 
 const REQUESTS: usize = 30;
 
@@ -80,9 +80,8 @@ async fn live(storage: impl tower_response_cache::storage::Storage, manner: Mann
     let (clock, mock) = Clock::mock();
     // A server deletes expired records by its own clock, so the mock clock starts at the present time.
     mock.set(SystemTime::now().into());
-    // The storage may be slow on a busy machine, and this test is not about timeouts.
     let layer =
-        CacheLayer::builder(storage).clock(clock).operation_timeout(Duration::from_secs(20)).build().unwrap();
+        CacheLayer::builder(storage).clock(clock).operation_timeout(OPERATION_TIMEOUT).build().unwrap();
     let (version, asked) = (Arc::new(AtomicUsize::new(1)), Arc::new(AtomicUsize::new(0)));
     let origin = service_fn({
         let (version, asked) = (Arc::clone(&version), Arc::clone(&asked));

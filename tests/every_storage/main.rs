@@ -31,12 +31,18 @@ mod tiered_cluster;
 use std::future::Future;
 use std::pin::Pin;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use tower_response_cache::testing::{cases, contract_cases, in_time};
 
 use places::{Kind, Place, Servers};
 use servers::must_be_there;
+
+/// Limits each operation of a cache in tests that are not about timeouts.
+///
+/// On busy cores, a server needs longer than the default timeout.
+pub const OPERATION_TIMEOUT: Duration = Duration::from_secs(20);
 
 type Case = for<'a> fn(&'a Place) -> Pin<Box<dyn Future<Output = ()> + 'a>>;
 

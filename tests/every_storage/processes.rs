@@ -20,7 +20,7 @@ use tower_response_cache::{CacheLayer, Clock};
 
 use crate::places::{Kind, Place, open_address};
 use crate::support::{Answer, Boxed, Origin, response};
-use crate::trial;
+use crate::{OPERATION_TIMEOUT, trial};
 
 pub fn trials(kind: &Kind) -> Vec<Trial> {
     vec![
@@ -103,13 +103,13 @@ pub fn play(address: &str) -> ExitCode {
         let leasing = CacheLayer::builder(storage.clone())
             .lease(Duration::from_secs(30))
             .coalesce_timeout(Duration::from_secs(30))
-            .operation_timeout(Duration::from_secs(10))
+            .operation_timeout(OPERATION_TIMEOUT)
             .build()
             .unwrap();
         // An invalidation that is late on busy cores would be carried out after the request that it belongs to.
         let layer = CacheLayer::builder(storage)
             .clock(Clock::system())
-            .operation_timeout(Duration::from_secs(10))
+            .operation_timeout(OPERATION_TIMEOUT)
             .build()
             .unwrap();
         let origin = Origin::new(|request| {

@@ -12,6 +12,7 @@ use tower_response_cache::storage::BoxStorage;
 use tower_response_cache::{BodyError, CacheLayerBuilder, CacheStatus, Clock, storage};
 
 use super::events::Events;
+use crate::OPERATION_TIMEOUT;
 use crate::support::{Fixture, Origin, get, response};
 
 /// The time that every request must stay below.
@@ -44,11 +45,11 @@ struct Noticed {
     first_hit: Option<Duration>,
 }
 
-/// Lets operations take as long as busy cores need.
+/// Lets operations take as long as busy cores need, by [`OPERATION_TIMEOUT`].
 ///
 /// For faults that are answers: a request that missed its deadline would be a miss for another reason.
 pub fn patient(builder: CacheLayerBuilder<BoxStorage>) -> CacheLayerBuilder<BoxStorage> {
-    builder.operation_timeout(Duration::from_secs(20))
+    builder.operation_timeout(OPERATION_TIMEOUT)
 }
 
 pub struct World {
