@@ -85,7 +85,7 @@ enum Other {
     },
 }
 
-/// A storage whose growth is measured.
+/// Names a storage whose growth is measured.
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
 enum Grown {
     Memory,
