@@ -61,6 +61,12 @@ enum Address {
     },
 }
 
+/// The timeouts of storages on servers, in tests that are not about timeouts.
+///
+/// On busy cores a server needs longer than the defaults allow: DynamoDB Local executes a thousand concurrent writes one
+/// by one.
+pub const PATIENT: &str = "connect_timeout=20&response_timeout=40";
+
 /// The name and password of a user with only the rights that the docs name.
 const USER: (&str, &str) = ("app", "word-of-app");
 const RIGHTS: [&str; 13] = [
@@ -117,14 +123,15 @@ impl Servers {
             let redis = Redis::start(&[]).unwrap();
             let port = redis.port;
             self.redis.push(redis);
-            (format!("redis://127.0.0.1:{port}/0"), vec![port])
+            (format!("redis://127.0.0.1:{port}/0?{PATIENT}"), vec![port])
         });
         server("tiered_redis", "TEST_TIERED_REDIS_URL", &mut || {
             let redis = Redis::start(&[]).unwrap();
             let port = redis.port;
             self.redis.push(redis);
             // Its records can be damaged, but a copy of them is good.
-            (format!("tiered+redis://127.0.0.1:{port}/0?near=1MiB&max_lag=0&far_timeout=10"), Vec::new())
+            let near = "near=1MiB&max_lag=0&far_timeout=40";
+            (format!("tiered+redis://127.0.0.1:{port}/0?{near}&{PATIENT}"), Vec::new())
         });
         server("redis_with_few_rights", "TEST_REDIS_USER_URL", &mut || {
             let redis = Redis::start(&[]).unwrap();
@@ -134,33 +141,31 @@ impl Servers {
             redis.ok(&[&["ACL", "SETUSER", user, "on", &secret], &RIGHTS[..]].concat());
             redis.ok(&["ACL", "SETUSER", "default", "off"]);
             self.redis.push(redis);
-            (format!("redis://{user}:{password}@127.0.0.1:{port}/0"), Vec::new())
+            (format!("redis://{user}:{password}@127.0.0.1:{port}/0?{PATIENT}"), Vec::new())
         });
         server("redis_cluster", "TEST_REDIS_CLUSTER_URL", &mut || {
             let cluster = self.cluster.insert(Cluster::start().unwrap());
             let ports: Vec<u16> = cluster.0.iter().map(|node| node.port).collect();
             let hosts: Vec<String> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
-            (format!("redis+cluster://{}", hosts.join(",")), ports)
+            (format!("redis+cluster://{}/?{PATIENT}", hosts.join(",")), ports)
         });
         server("tiered_redis_cluster", "TEST_TIERED_REDIS_CLUSTER_URL", &mut || {
             let cluster = self.cluster.get_or_insert_with(|| Cluster::start().unwrap());
             let hosts: Vec<String> =
                 cluster.0.iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();
-            (
-                format!("tiered+redis+cluster://{}/?near=1MiB&max_lag=0&far_timeout=10", hosts.join(",")),
-                Vec::new(),
-            )
+            let near = "near=1MiB&max_lag=0&far_timeout=40";
+            (format!("tiered+redis+cluster://{}/?{near}&{PATIENT}", hosts.join(",")), Vec::new())
         });
         server("redis_under_sentinels", "TEST_REDIS_SENTINEL_URL", &mut || {
             let sentinels = self.sentinels.insert(Sentinels::start().unwrap());
             let address = sentinels.address("");
             let port = sentinels.master.port;
-            (address.trim_end_matches("&cache_name=").to_owned(), vec![port])
+            (address.replace("&cache_name=", &format!("&{PATIENT}")), vec![port])
         });
         let (url, is_ours, missing) = match std::env::var("TEST_MONGODB_URL") {
             Ok(url) => (url, false, None),
             Err(_) => match MongoDb::start() {
-                Ok(server) => (self.mongodb.insert(server).url(), true, None),
+                Ok(server) => (self.mongodb.insert(server).patient_url(), true, None),
                 Err(reason) => (String::new(), true, Some(format!("{reason}, and no TEST_MONGODB_URL"))),
             },
         };
@@ -172,9 +177,7 @@ impl Servers {
                     DynamoDb::start().map_err(|reason| format!("{reason}, and no TEST_DYNAMODB_ENDPOINT"));
                 started.map(|started| self.dynamodb.insert(started).endpoint())
             });
-            // DynamoDB Local executes a thousand concurrent writes one by one. On a busy machine that takes longer than
-            // the default timeout of 10 s.
-            let patient = |endpoint: &str| format!("{}&response_timeout=40", dynamodb::address(endpoint));
+            let patient = |endpoint: &str| format!("{}&{PATIENT}", dynamodb::address(endpoint));
             let address = Address::Server(endpoint.as_deref().map_or(String::new(), patient));
             let missing = endpoint.as_ref().err().cloned();
             kinds.push(Kind { missing, endpoint: endpoint.ok(), ..kind("dynamodb", address) });
@@ -229,9 +232,13 @@ impl Place {
             Address::Directory => {
                 format!("directory://{}", escaped(&format!("{}/in-{name}", self.folder.path().display())))
             }
-            Address::Server(url) | Address::MongoDb { url, .. } => {
+            Address::Server(url) => {
                 let mark = if url.contains('?') { '&' } else { '?' };
                 format!("{url}{mark}cache_name={}", escaped(&self.name(name)))
+            }
+            Address::MongoDb { url, .. } => {
+                let mark = if url.contains('?') { '&' } else { '?' };
+                format!("{url}{mark}response_timeout=40&cache_name={}", escaped(&self.name(name)))
             }
         }
     }
@@ -240,10 +247,15 @@ impl Place {
         format!("sqlite://{}", escaped(&format!("{}/{name}", self.folder.path().display())))
     }
 
+    /// Returns the address of MongoDB with the driver's options only.
+    pub fn mongodb_url(&self) -> &str {
+        let Address::MongoDb { url, .. } = &self.kind.address else { panic!("this place has no MongoDB") };
+        url
+    }
+
     /// Returns the MongoDB database of the storage with this name, for direct access.
     pub async fn mongodb_named(&self, name: &str) -> Database {
-        let Address::MongoDb { url, .. } = &self.kind.address else { panic!("this place has no MongoDB") };
-        Client::with_uri_str(url).await.unwrap().database(&self.name(name))
+        Client::with_uri_str(self.mongodb_url()).await.unwrap().database(&self.name(name))
     }
 
     /// Returns the MongoDB databases of this place.

@@ -34,8 +34,12 @@ impl MongoDb {
         Ok(Self { server, port })
     }
 
-    pub fn url(&self) -> String {
-        format!("mongodb://127.0.0.1:{}/", self.port)
+    /// Returns the address for tests that are not about timeouts.
+    ///
+    /// On busy cores the server needs longer than the defaults allow. The driver closes all connections when it misses one
+    /// check.
+    pub fn patient_url(&self) -> String {
+        format!("mongodb://127.0.0.1:{}/?connectTimeoutMS=20000&serverSelectionTimeoutMS=20000", self.port)
     }
 }
 

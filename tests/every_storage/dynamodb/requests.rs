@@ -108,7 +108,8 @@ async fn endless_throttling_ends_at_timeout(place: &Place) {
     front.always(Answer::Error(THROTTLED[0]));
     let begun = Instant::now();
     let error = storage.read(HEAD).await.unwrap_err();
-    assert!(begun.elapsed() < Duration::from_millis(1500), "{:?}", begun.elapsed());
+    // The default is 10 s.
+    assert!(begun.elapsed() < Duration::from_secs(9), "{:?}", begun.elapsed());
     assert!(matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout), "{error:?}");
     front.always(Answer::HandOn);
     assert!(storage.read(HEAD).await.unwrap().is_none());

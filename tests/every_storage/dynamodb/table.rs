@@ -164,7 +164,7 @@ async fn clients_and_settings_are_accepted(place: &Place) {
     works(place, "settings-of-all-services", &plain).await;
     works(place, "settings", config(endpoint(place))).await;
     works(place, "a-client", client(endpoint(place))).await;
-    let address = place.address("an-address").replace("cache_name=", "connect_timeout=2&cache_name=");
+    let address = place.address("an-address").replace("connect_timeout=20", "connect_timeout=2");
     let storage = DynamoDbStorage::connect(address).await.unwrap();
     storage.write(HEAD, record("kept")).await.unwrap();
     // The endpoint that the program gives takes precedence over that of the settings.

@@ -45,8 +45,7 @@ async fn works(name: &str, server: impl Into<MongoDbServer>) {
 }
 
 async fn addresses_options_and_clients_are_accepted(place: &Place) {
-    let address = place.address("unused");
-    let url = address.rsplit_once(['?', '&']).unwrap().0;
+    let url = place.mongodb_url();
     let name = |name| place.name(name);
     works(&name("address"), url).await;
     let options = ClientOptions::parse(url).await.unwrap();
@@ -77,8 +76,7 @@ type Commands = Arc<Mutex<Vec<Document>>>;
 ///
 /// The commands that create indexes are left out.
 async fn noting(place: &Place, name: &str) -> (ClientOptions, Commands) {
-    let mut options =
-        ClientOptions::parse(place.address("unused").rsplit_once(['?', '&']).unwrap().0).await.unwrap();
+    let mut options = ClientOptions::parse(place.mongodb_url()).await.unwrap();
     let (commands, database) = (Commands::default(), place.name(name));
     let seen = Arc::clone(&commands);
     options.command_event_handler = Some(EventHandler::callback(move |event| {
@@ -172,8 +170,7 @@ async fn errors_contain_no_address_or_password(place: &Place) {
     assert!(matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout), "{error:?}");
     silent(&format!("{} {away:?}", full_text(&error)));
 
-    let mut options =
-        ClientOptions::parse(place.address("unused").rsplit_once(['?', '&']).unwrap().0).await.unwrap();
+    let mut options = ClientOptions::parse(place.mongodb_url()).await.unwrap();
     options.credential =
         Some(Credential::builder().username("someone".to_owned()).password(secret.to_owned()).build());
     options.server_selection_timeout = Some(Duration::from_secs(5));
