@@ -218,7 +218,9 @@ async fn unreadable_slot_leaves_others_usable() {
 
 /// Waits until a replica is a master. On a busy machine the nodes need several elections.
 async fn until_promoted(replica: &Redis) {
+    let begun = Instant::now();
     while !is_master(replica) {
+        assert!(begun.elapsed() < 60 * SECOND, "the replica knows {}", replica.ok(&["CLUSTER", "NODES"]));
         pause().await;
     }
 }

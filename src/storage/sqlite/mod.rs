@@ -44,8 +44,8 @@
 //!
 //! All other operations run on the threads: writes, listings, [`contains`](super::Storage::contains).
 //!
-//! The time of a read includes the time for which the system gave the processor to others. So on a machine that has more work
-//! than cores, a few per cent of the reads run on threads although the disk is fast.
+//! On Linux, a read is not slow if it took long only because the system ran other threads meanwhile. Elsewhere it is, so that on
+//! a machine with more work than cores a few per cent of the reads run on threads although the disk is fast.
 //!
 //! ## Closing
 //!
@@ -174,6 +174,7 @@ mod reopen;
 mod schema;
 mod stall_budget;
 mod storage;
+mod suspension;
 mod tables;
 mod vacuum;
 mod wal;

@@ -19,6 +19,7 @@ use super::error::{closed, is_busy, map_error, retry_while_busy};
 use super::queries;
 use super::reopen::{FileCheck, Reopener, Role};
 use super::stall_budget::{STALL, Site, StallBudget};
+use super::suspension::Mark;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::key::Key;
 use crate::storage::recent_records::RecentRecords;
@@ -157,11 +158,11 @@ impl Readers {
     ) -> impl Fn(&Connection) -> rusqlite::Result<Option<Record>> + Send + 'static {
         let (stall_budget, recent) = (self.stall_budget.clone(), Arc::clone(&self.recent));
         move |connection| {
-            let begun = Instant::now();
+            let (begun, mark) = (Instant::now(), Mark::new());
             let found = queries::read_up_to(connection, Some(&recent), key, usize::MAX)?.flatten();
             let is_short = found.as_ref().is_none_or(|record| record.weight() <= MAX_LEN_IN_TASK);
             if let Some(stall_budget) = stall_budget.as_deref().filter(|_| is_short) {
-                stall_budget.observe(Site::Thread, begun.elapsed());
+                stall_budget.observe(Site::Thread, is_slow(begun, mark));
             }
             Ok(found)
         }
@@ -193,11 +194,12 @@ impl Readers {
         if stall_budget.site() == Site::Thread {
             return None;
         }
+        let mark = Mark::recent(begun);
         let found = self.try_in_task(query, begun);
-        let took = begun.elapsed();
+        let is_slow = is_slow(begun, mark);
         // If a thread has to repeat it, only one of the two is a read.
-        if found.is_some() || took >= STALL {
-            stall_budget.observe(Site::Task, took);
+        if found.is_some() || is_slow {
+            stall_budget.observe(Site::Task, is_slow);
         }
         found
     }
@@ -267,6 +269,11 @@ fn run_queries(reader: &mut Reader, queries: &Receiver<Option<Query>>) {
     while let Ok(Some(query)) = queries.recv() {
         query(reader.current_connection());
     }
+}
+
+/// Returns whether a read that ends now was slow by itself, and not because the system ran other threads meanwhile.
+fn is_slow(begun: Instant, mark: Mark) -> bool {
+    begun.elapsed() >= STALL && !mark.was_suspended(STALL)
 }
 
 /// Opens an in-task connection anew on a thread, since that may take long.

@@ -13,13 +13,14 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// The time from which a read counts as a stall. A read of a short record takes a hundredth of it when the pages are in memory,
+/// The time from which a read counts as a stall, unless it took so long only because other threads ran meanwhile. A read of a short record takes a hundredth of it when the pages are in memory,
 /// and a disk that seeks takes several times as long.
 pub(super) const STALL: Duration = Duration::from_millis(1);
 /// How many reads there are for each one that stalls a worker, at least.
 const READS_PER_STALL: i32 = 100;
-/// The most credit that is saved, in reads. A worker that is preempted during a read looks like a slow disk, which on a busy
-/// machine happens about once in 500 reads. Several of these in short order must not end reading in tasks for long.
+/// The most credit that is saved, in reads. Where the system does not tell, a worker that it suspends during a read looks like a
+/// slow disk, which on a busy machine happens about once in 500 reads. Several of these in short order must not end reading in
+/// tasks for long.
 const MAX_CREDIT: i32 = 5 * READS_PER_STALL;
 /// How many reads on threads in a row must be fast before one runs in the task again. While every read is slow, none does. More
 /// of them would cost more time after each preemption, and the credit bounds the stalls anyway.
@@ -46,11 +47,13 @@ impl StallBudget {
         Balance::from_bits(self.0.load(Ordering::Relaxed)).site()
     }
 
-    /// Records how long a read took, without the time that it waited for a thread.
-    pub(super) fn observe(&self, site: Site, took: Duration) {
+    /// Records whether a read took [`STALL`] or longer.
+    ///
+    /// The time that it waited for a thread, or was suspended for others, does not count.
+    pub(super) fn observe(&self, site: Site, is_slow: bool) {
         let next = |bits| {
             let balance = Balance::from_bits(bits);
-            Some(balance.after(site, took)).filter(|next| *next != balance).map(Balance::to_bits)
+            Some(balance.after(site, is_slow)).filter(|next| *next != balance).map(Balance::to_bits)
         };
         // Fails if nothing changes, which is the usual case.
         let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
@@ -78,9 +81,9 @@ impl Balance {
         }
     }
 
-    fn after(self, site: Site, took: Duration) -> Self {
+    fn after(self, site: Site, is_slow: bool) -> Self {
         let Self { credit, unconfirmed } = self;
-        match (site, took >= STALL) {
+        match (site, is_slow) {
             (Site::Task, false) => Self { credit: (credit + 1).min(MAX_CREDIT), unconfirmed },
             (Site::Thread, false) => {
                 Self { credit: (credit + 1).min(MAX_CREDIT), unconfirmed: unconfirmed.saturating_sub(1) }
@@ -113,9 +116,6 @@ mod tests {
 
     use super::*;
 
-    const FAST: Duration = Duration::from_micros(5);
-    const SLOW: Duration = Duration::from_millis(20);
-
     /// Runs reads, at most `concurrent` at the same time, and counts those that stalled a worker and those on threads.
     ///
     /// `is_slow` is asked when a read ends, and reads end in a random order.
@@ -146,7 +146,7 @@ mod tests {
                 let next = random.usize(..self.in_progress.len());
                 let site = self.in_progress.swap_remove_back(next).unwrap();
                 let is_slow = is_slow(self.done, site, random.f64());
-                self.budget.observe(site, if is_slow { SLOW } else { FAST });
+                self.budget.observe(site, is_slow);
                 self.done += 1;
                 self.stalls += usize::from(is_slow && site == Site::Task);
                 self.on_threads += usize::from(site == Site::Thread);
@@ -240,12 +240,12 @@ mod tests {
     fn stall_moves_the_next_read_to_a_thread() {
         let budget = StallBudget::new();
         for _ in 0..10_000 {
-            budget.observe(Site::Task, FAST);
+            budget.observe(Site::Task, false);
         }
-        budget.observe(Site::Task, STALL);
+        budget.observe(Site::Task, true);
         for _ in 0..CONFIRMATIONS {
             assert_eq!(budget.site(), Site::Thread);
-            budget.observe(Site::Thread, FAST);
+            budget.observe(Site::Thread, false);
         }
         assert_eq!(budget.site(), Site::Task);
     }
