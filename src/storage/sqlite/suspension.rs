@@ -21,7 +21,7 @@ pub(super) struct Mark(Option<Usage>);
 #[derive(Clone, Copy, Debug)]
 struct Usage {
     /// How often the thread has waited since it began.
-    waits: i64,
+    waits: std::ffi::c_long,
     /// How long it has run.
     ran: Duration,
 }
@@ -62,7 +62,7 @@ fn usage() -> Option<Usage> {
     let waits = getrusage(UsageWho::RUSAGE_THREAD).ok()?.voluntary_context_switches();
     // Not the time in the usage, which may lag behind by a tick of the scheduler.
     let ran = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).ok()?;
-    Some(Usage { waits: waits.into(), ran: ran.into() })
+    Some(Usage { waits, ran: ran.into() })
 }
 
 #[cfg(not(target_os = "linux"))]

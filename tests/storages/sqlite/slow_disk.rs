@@ -89,17 +89,17 @@ impl Seen {
 }
 
 /// Returns how often this thread has waited, which the time during which the system ran other threads does not count as.
-fn waits() -> i64 {
+fn waits() -> std::ffi::c_long {
     #[cfg(target_os = "linux")]
     {
         use nix::sys::resource::{UsageWho, getrusage};
-        getrusage(UsageWho::RUSAGE_THREAD).unwrap().voluntary_context_switches().into()
+        getrusage(UsageWho::RUSAGE_THREAD).unwrap().voluntary_context_switches()
     }
     // Elsewhere, each call counts.
     #[cfg(not(target_os = "linux"))]
     {
         static CALLS: AtomicUsize = AtomicUsize::new(0);
-        CALLS.fetch_add(1, Ordering::Relaxed) as i64
+        CALLS.fetch_add(1, Ordering::Relaxed) as std::ffi::c_long
     }
 }
 
