@@ -142,7 +142,7 @@ async fn through<S: Storage>(builder: CacheLayerBuilder<S>, part: &str) -> Durat
         for attempt in 1.. {
             layer.idle().await;
             let hit = service.clone().oneshot(ask()).await.unwrap();
-            let status = hit.body().status().unwrap().clone();
+            let status = *hit.body().status().unwrap();
             first = read(hit.into_body()).await;
             if status.is_hit() {
                 break;
