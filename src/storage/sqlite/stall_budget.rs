@@ -13,8 +13,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// The time from which a read counts as a stall, unless it took so long only because other threads ran meanwhile. A read of a short record takes a hundredth of it when the pages are in memory,
-/// and a disk that seeks takes several times as long.
+/// The time from which a read counts as a stall, unless it took so long only because other threads ran meanwhile. A read of a
+/// short record takes a hundredth of it when the pages are in memory, and a disk that seeks takes several times as long.
 pub(super) const STALL: Duration = Duration::from_millis(1);
 /// How many reads there are for each one that stalls a worker, at least.
 const READS_PER_STALL: i32 = 100;
