@@ -18,7 +18,7 @@ async fn child() {
     if let Ok(part) = std::env::var(PART) {
         let folder = tempfile::tempdir().unwrap();
         let open = async || CacheLayer::builder(SqliteStorage::open(folder.path().join("s")).await.unwrap());
-        play(&part, open).await;
+        play(&part, 1, open).await;
     }
 }
 

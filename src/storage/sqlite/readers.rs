@@ -294,3 +294,17 @@ fn reopen_on_thread(slot: &InTaskReader, guard: MutexGuard<'_, Option<Reader>>) 
     // If no thread can be started, the connection stays as it is, and the threads that read serve all queries.
     let _ = std::thread::Builder::new().name("sqlite-open".to_owned()).spawn(reopen);
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn suspended_read_is_not_slow() {
+        let (begun, mark) = (Instant::now() - STALL, Mark::new());
+        assert!(!is_slow(begun, mark));
+        std::thread::sleep(STALL);
+        assert!(is_slow(begun, mark));
+        assert!(!is_slow(Instant::now(), mark));
+    }
+}

@@ -14,7 +14,7 @@ thread_local! {
     static LAST: Cell<Option<(Instant, Mark)>> = const { Cell::new(None) };
 }
 
-/// What a thread had done when the mark was made.
+/// Remembers how often a thread had waited at one moment, and how long it had run.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Mark(Option<Usage>);
 
@@ -44,7 +44,7 @@ impl Mark {
         mark
     }
 
-    /// Returns whether this thread has only been suspended since the mark, and otherwise run for less than `limit`.
+    /// Returns whether this thread has not waited since the mark, and has run for less than `limit`.
     ///
     /// Returns `false` where the system does not tell.
     pub(super) fn was_suspended(self, limit: Duration) -> bool {
@@ -53,7 +53,7 @@ impl Mark {
     }
 }
 
-/// Returns what this thread has done so far.
+/// Returns how often this thread has waited so far, and how long it has run.
 #[cfg(target_os = "linux")]
 fn usage() -> Option<Usage> {
     use nix::sys::resource::{UsageWho, getrusage};
